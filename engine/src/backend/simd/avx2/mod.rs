@@ -1,0 +1,50 @@
+//! Kernels for x86-64 with AVX2, FMA and F16C.
+//!
+//! Order of float operations. Plain products: four accumulators of eight lanes, values 32 i + 8 a + l
+//! into lane l of accumulator a, whole eights that are left into accumulator 0, single values that
+//! are left into a scalar; the accumulators are added as (0 + 1) + (2 + 3), then the lanes, then the
+//! scalar. Packed products: each block exactly in integers, its eight partial sums times its scale into
+//! eight lanes, block after block; offsets and minimums into sums of their own that are added last.
+
+#![expect(unsafe_code, reason = "a kernel may run only where its CPU features were detected")]
+
+mod blocks;
+mod plain;
+mod rounding;
+mod supers;
+mod vector;
+
+use super::kernels::{Isa, Kernels};
+
+/// A table entry: the call is sound because tables are handed out on machines with the features only.
+macro_rules! entry {
+    ($kernel:path, $($argument:ident),+) => {
+        |$($argument),+| {
+            // SAFETY: `Kernels::for_isa` hands this table out only where AVX2, FMA and F16C were
+            // detected.
+            unsafe { $kernel($($argument),+) }
+        }
+    };
+}
+
+/// The table. Only to be handed out where the features are present.
+pub(super) const KERNELS: Kernels = Kernels {
+    isa: Isa::Avx2,
+    dot: entry!(plain::dot, a, b),
+    axpy: entry!(plain::axpy, scale, x, out),
+    round_block: entry!(rounding::round_block, values, quants),
+    round_super: entry!(rounding::round_super, values, quants, sums),
+    f32: entry!(plain::f32_product, bytes, stride, x, out),
+    f16: entry!(plain::f16_product, bytes, stride, x, out),
+    bf16: entry!(plain::bf16_product, bytes, stride, x, out),
+    q4_0: entry!(blocks::q4_0_product, bytes, acts, out),
+    q4_1: entry!(blocks::q4_1_product, bytes, acts, out),
+    q5_0: entry!(blocks::q5_0_product, bytes, acts, out),
+    q5_1: entry!(blocks::q5_1_product, bytes, acts, out),
+    q8_0: entry!(blocks::q8_0_product, bytes, acts, out),
+    q2_k: entry!(supers::q2_k_product, bytes, acts, out),
+    q3_k: entry!(supers::q3_k_product, bytes, acts, out),
+    q4_k: entry!(supers::q4_k_product, bytes, acts, out),
+    q5_k: entry!(supers::q5_k_product, bytes, acts, out),
+    q6_k: entry!(supers::q6_k_product, bytes, acts, out),
+};

@@ -1,0 +1,82 @@
+//! Products of f32, f16 and bf16 rows with f32 rows.
+
+// (The lint is silent in test builds, where an expectation of it would fail.)
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the vocabulary of this file")
+)]
+use std::arch::x86_64::*;
+
+use zerocopy::little_endian::U16;
+
+use super::super::kernels::Columns;
+use super::vector::{load_bf16, load_f16, load_f32, load_raw_f32, prefetch, store_f32, sum};
+use crate::quant::widen;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    plain_dot(a, b, |chunk| load_f32(chunk), |&value| value)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
+    let factor = _mm256_set1_ps(scale);
+    let ((x, x_rest), (out, out_rest)) = (x.as_chunks::<8>(), out.as_chunks_mut::<8>());
+    for (x, out) in x.iter().zip(out) {
+        store_f32(_mm256_fmadd_ps(factor, load_f32(x), load_f32(out)), out);
+    }
+    for (x, out) in x_rest.iter().zip(out_rest) {
+        *out = scale.mul_add(*x, *out);
+    }
+}
+
+/// Sum of products of `a`, eight elements of which `load` widens at once and one `single`, with `b`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn plain_dot<T>(
+    a: &[T],
+    b: &[f32],
+    load: impl Fn(&[T; 8]) -> __m256,
+    single: impl Fn(&T) -> f32,
+) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let ((a4, a_eights), (b4, b_eights)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let mut lanes = [_mm256_setzero_ps(); 4];
+    for (a, b) in a4.iter().zip(b4) {
+        prefetch(a);
+        for i in 0..4 {
+            lanes[i] = _mm256_fmadd_ps(load(&a[i]), load_f32(&b[i]), lanes[i]);
+        }
+    }
+    for (a, b) in a_eights.iter().zip(b_eights) {
+        lanes[0] = _mm256_fmadd_ps(load(a), load_f32(b), lanes[0]);
+    }
+    let mut rest = 0.0f32;
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        rest = single(a).mul_add(*b, rest);
+    }
+    let lanes = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
+    sum(lanes) + rest
+}
+
+/// One function over rows of plain numbers.
+macro_rules! plain_product {
+    ($name:ident, $bytes:literal, $load:expr, $single:expr) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $name(bytes: &[u8], stride: usize, x: Columns<'_>, out: &mut [f32]) {
+            let n = x.values.len() / x.cols;
+            for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(n)) {
+                let row = row.as_chunks::<$bytes>().0;
+                for (out, x) in out.iter_mut().zip(x.values.chunks_exact(x.cols)) {
+                    *out = plain_dot(row, x, $load, $single);
+                }
+            }
+        }
+    };
+}
+
+plain_product!(f32_product, 4, |raw| load_raw_f32(raw), |&raw| f32::from_le_bytes(raw));
+plain_product!(f16_product, 2, |raw| load_f16(raw), |&raw| widen(U16::from_bytes(raw)));
+plain_product!(bf16_product, 2, |raw| load_bf16(raw), |&[low, high]| {
+    f32::from_le_bytes([0, 0, low, high])
+});

@@ -1,0 +1,276 @@
+//! Products of rows of K-quant super-blocks.
+
+// (The lint is silent in test builds, where an expectation of it would fail.)
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the vocabulary of this file")
+)]
+use std::arch::x86_64::*;
+
+use zerocopy::little_endian::U16;
+
+use super::super::activations::{Q8Super, Q8SuperRow};
+use super::vector::{load_half, load_i8, load_i16, load_u8, prefetch, splat, sum};
+use crate::quant::{self, Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, k_scales};
+
+/// One function over rows of super-blocks. `$step` adds one block.
+macro_rules! super_product {
+    ($name:ident, $block:ty, $step:expr) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $name(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
+            let stride = acts.blocks * size_of::<$block>();
+            for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
+                let blocks: &[$block] = quant::blocks(row);
+                for (t, out) in out.iter_mut().enumerate() {
+                    let Q8SuperRow { quants, scales, sums } = acts.row(t);
+                    let mut total = Sums::zero();
+                    for (((block, x), &scale), x_sums) in
+                        blocks.iter().zip(quants).zip(scales).zip(sums)
+                    {
+                        prefetch(block);
+                        $step(&mut total, block, x, scale, load_i16(x_sums));
+                    }
+                    *out = sum(_mm256_add_ps(total.lanes, total.minimums));
+                }
+            }
+        }
+    };
+}
+
+super_product!(q2_k_product, Q2K, q2_k_step);
+super_product!(q3_k_product, Q3K, q3_k_step);
+super_product!(q4_k_product, Q4K, q4_k_step);
+super_product!(q5_k_product, Q5K, q5_k_step);
+super_product!(q6_k_product, Q6K, q6_k_step);
+
+/// Running sums of a row of super-blocks.
+#[derive(Clone, Copy)]
+struct Sums {
+    lanes: __m256,
+    minimums: __m256,
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn zero() -> Self {
+        Self { lanes: _mm256_setzero_ps(), minimums: _mm256_setzero_ps() }
+    }
+
+    /// Adds `d` by `x_scale` by the integers `dots`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn add(&mut self, dots: __m256i, d: U16, x_scale: f32) {
+        let factor = _mm256_mul_ps(splat(d), _mm256_set1_ps(x_scale));
+        self.lanes = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), factor, self.lanes);
+    }
+
+    /// Takes away `dmin` by `x_scale` by the integers `sums`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn subtract_minimums(&mut self, sums: __m256i, dmin: U16, x_scale: f32) {
+        let factor = _mm256_mul_ps(splat(dmin), _mm256_set1_ps(x_scale));
+        self.minimums = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sums), factor, self.minimums);
+    }
+}
+
+/// Sixteen-bit words 2 k (lower half) and 2 k + 1 (upper half) of the words that both halves of
+/// `words` hold.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn two_words<const K: usize>(words: __m256i) -> __m256i {
+    let byte = 4 * K as i16;
+    let low = (byte + 1) << 8 | byte;
+    let high = (byte + 3) << 8 | (byte + 2);
+    let order = _mm256_set_m128i(_mm_set1_epi16(high), _mm_set1_epi16(low));
+    _mm256_shuffle_epi8(words, order)
+}
+
+/// Sixteen-bit word j of the words that both halves of `words` hold, everywhere.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one_word<const J: usize>(words: __m256i) -> __m256i {
+    let byte = 2 * J as i16;
+    _mm256_shuffle_epi8(words, _mm256_set1_epi16((byte + 1) << 8 | byte))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_bits<const MASK: i8>(bytes: __m256i) -> __m256i {
+    _mm256_and_si256(bytes, _mm256_set1_epi8(MASK))
+}
+
+/// Eight chunks of 32: `quants[c] . x[c]`, groups of sixteen times their scales.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn by_sixteen(quants: [__m256i; 8], x: &[i8; SUPER], scales: __m256i) -> __m256i {
+    let first = _mm256_permute2x128_si256::<0x00>(scales, scales);
+    let second = _mm256_permute2x128_si256::<0x11>(scales, scales);
+    let scales = [
+        two_words::<0>(first),
+        two_words::<1>(first),
+        two_words::<2>(first),
+        two_words::<3>(first),
+        two_words::<0>(second),
+        two_words::<1>(second),
+        two_words::<2>(second),
+        two_words::<3>(second),
+    ];
+    weighted(quants, x, scales)
+}
+
+/// Eight chunks of 32: `quants[c] . x[c]` times scale c.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn by_thirty_two(quants: [__m256i; 8], x: &[i8; SUPER], scales: u64) -> __m256i {
+    let words = _mm256_broadcastsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(scales as i64)));
+    let scales = [
+        one_word::<0>(words),
+        one_word::<1>(words),
+        one_word::<2>(words),
+        one_word::<3>(words),
+        one_word::<4>(words),
+        one_word::<5>(words),
+        one_word::<6>(words),
+        one_word::<7>(words),
+    ];
+    weighted(quants, x, scales)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn weighted(quants: [__m256i; 8], x: &[i8; SUPER], scales: [__m256i; 8]) -> __m256i {
+    let mut total = _mm256_setzero_si256();
+    for ((quants, scale), x) in quants.into_iter().zip(scales).zip(x.as_chunks::<32>().0) {
+        let pairs = _mm256_maddubs_epi16(quants, load_i8(x));
+        total = _mm256_add_epi32(total, _mm256_madd_epi16(pairs, scale));
+    }
+    total
+}
+
+/// Minimums of eight sub-blocks times the sums of their activations, in the lower four lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn eight_minimums(minimums: u64, x_sums: __m256i) -> __m256i {
+    let low = _mm256_castsi256_si128(x_sums);
+    let sums = _mm_hadd_epi16(low, _mm256_extracti128_si256::<1>(x_sums));
+    let minimums = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(minimums as i64));
+    _mm256_zextsi128_si256(_mm_madd_epi16(minimums, sums))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q4_k_step(total: &mut Sums, block: &Q4K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let (scales, minimums) = k_scales::unpack_words(&block.scales);
+    let mut quants = [_mm256_setzero_si256(); 8];
+    for (pair, bytes) in quants.as_chunks_mut::<2>().0.iter_mut().zip(block.qs.as_chunks().0) {
+        let bytes = load_u8(bytes);
+        *pair = [low_bits::<0x0F>(bytes), low_bits::<0x0F>(_mm256_srli_epi16::<4>(bytes))];
+    }
+    total.add(by_thirty_two(quants, x, scales), block.d, scale);
+    total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let (scales, minimums) = k_scales::unpack_words(&block.scales);
+    let fifths = load_u8(&block.qh);
+    // Bit j of each byte, moved to bit 4.
+    let mut quants = [
+        _mm256_slli_epi16::<4>(low_bits::<0x01>(fifths)),
+        _mm256_slli_epi16::<3>(low_bits::<0x02>(fifths)),
+        _mm256_slli_epi16::<2>(low_bits::<0x04>(fifths)),
+        _mm256_slli_epi16::<1>(low_bits::<0x08>(fifths)),
+        low_bits::<0x10>(fifths),
+        _mm256_srli_epi16::<1>(low_bits::<0x20>(fifths)),
+        _mm256_srli_epi16::<2>(low_bits::<0x40>(fifths)),
+        _mm256_srli_epi16::<3>(low_bits::<{ 0x80_u8 as i8 }>(fifths)),
+    ];
+    for (pair, bytes) in quants.as_chunks_mut::<2>().0.iter_mut().zip(block.qs.as_chunks().0) {
+        let bytes = load_u8(bytes);
+        pair[0] = _mm256_or_si256(pair[0], low_bits::<0x0F>(bytes));
+        pair[1] = _mm256_or_si256(pair[1], low_bits::<0x0F>(_mm256_srli_epi16::<4>(bytes)));
+    }
+    total.add(by_thirty_two(quants, x, scales), block.d, scale);
+    total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
+}
+
+/// The offset of -32 leaves the sum as 32 times scales by sums of activations, still in integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let mut quants = [_mm256_setzero_si256(); 8];
+    let (lows, highs) = (block.ql.as_chunks::<32>().0, block.qh.as_chunks::<32>().0);
+    for half in 0..2 {
+        let (low0, low1) = (load_u8(&lows[2 * half]), load_u8(&lows[2 * half + 1]));
+        let high = load_u8(&highs[half]);
+        let nibble = |bytes| low_bits::<0x0F>(bytes);
+        quants[4 * half] =
+            _mm256_or_si256(nibble(low0), _mm256_slli_epi16::<4>(low_bits::<0x03>(high)));
+        quants[4 * half + 1] =
+            _mm256_or_si256(nibble(low1), _mm256_slli_epi16::<2>(low_bits::<0x0C>(high)));
+        quants[4 * half + 2] =
+            _mm256_or_si256(nibble(_mm256_srli_epi16::<4>(low0)), low_bits::<0x30>(high));
+        quants[4 * half + 3] = _mm256_or_si256(
+            nibble(_mm256_srli_epi16::<4>(low1)),
+            low_bits::<0x30>(_mm256_srli_epi16::<2>(high)),
+        );
+    }
+    let scales = _mm256_cvtepi8_epi16(load_half(&block.scales));
+    let offsets = _mm256_slli_epi32::<5>(_mm256_madd_epi16(scales, x_sums));
+    total.add(_mm256_sub_epi32(by_sixteen(quants, x, scales), offsets), block.d, scale);
+}
+
+/// Pairs of bits of the 64 bytes that `Q2_K` and `Q3_K` share, by chunk of 32 values.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
+    let mut quants = [_mm256_setzero_si256(); 8];
+    for (quants, bytes) in quants.as_chunks_mut::<4>().0.iter_mut().zip(bytes.as_chunks().0) {
+        let bytes = load_u8(bytes);
+        *quants = [
+            low_bits::<0x03>(bytes),
+            low_bits::<0x03>(_mm256_srli_epi16::<2>(bytes)),
+            low_bits::<0x03>(_mm256_srli_epi16::<4>(bytes)),
+            low_bits::<0x03>(_mm256_srli_epi16::<6>(bytes)),
+        ];
+    }
+    quants
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q2_k_step(total: &mut Sums, block: &Q2K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let packed = load_half(&block.scales);
+    let nibble = _mm_set1_epi8(0x0F);
+    let scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, nibble));
+    let minimums = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), nibble));
+    total.add(by_sixteen(bit_pairs(&block.qs), x, scales), block.d, scale);
+    total.subtract_minimums(_mm256_madd_epi16(minimums, x_sums), block.dmin, scale);
+}
+
+/// The offset of -4 leaves the sum as 4 times scales by sums of activations, still in integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let thirds = load_u8(&block.hmask);
+    // Bit c of each byte, moved to bit 2.
+    let thirds = [
+        _mm256_slli_epi16::<2>(low_bits::<0x01>(thirds)),
+        _mm256_slli_epi16::<1>(low_bits::<0x02>(thirds)),
+        low_bits::<0x04>(thirds),
+        _mm256_srli_epi16::<1>(low_bits::<0x08>(thirds)),
+        _mm256_srli_epi16::<2>(low_bits::<0x10>(thirds)),
+        _mm256_srli_epi16::<3>(low_bits::<0x20>(thirds)),
+        _mm256_srli_epi16::<4>(low_bits::<0x40>(thirds)),
+        _mm256_srli_epi16::<5>(low_bits::<{ 0x80_u8 as i8 }>(thirds)),
+    ];
+    let mut quants = bit_pairs(&block.qs);
+    for (quants, thirds) in quants.iter_mut().zip(thirds) {
+        *quants = _mm256_or_si256(*quants, thirds);
+    }
+    let scales = _mm256_cvtepi8_epi16(load_half(&quant::q3_k::unpack_scales(&block.scales)));
+    let offsets = _mm256_slli_epi32::<2>(_mm256_madd_epi16(scales, x_sums));
+    total.add(_mm256_sub_epi32(by_sixteen(quants, x, scales), offsets), block.d, scale);
+}

@@ -1,0 +1,134 @@
+//! Everything but matrix products, one row or head at a time, in f32.
+//!
+use super::kernels::Kernels;
+use crate::backend::host::activate;
+use crate::backend::{Attention, Rope};
+use crate::model::config::Activation;
+use crate::model::rope::RopeStyle;
+
+/// `dst += x`.
+pub(super) fn add(dst: &mut [f32], x: &[f32]) {
+    for (dst, x) in dst.iter_mut().zip(x) {
+        *dst += x;
+    }
+}
+
+/// One row of a root-mean-square norm.
+pub(super) fn rms_norm(kernels: &Kernels, dst: &mut [f32], x: &[f32], gain: &[f32], eps: f32) {
+    let mean = kernels.dot(x, x) / x.len() as f32;
+    let scale = 1.0 / (mean + eps).sqrt();
+    for ((dst, x), gain) in dst.iter_mut().zip(x).zip(gain) {
+        *dst = x * scale * gain;
+    }
+}
+
+/// Rotates the heads of row `row`.
+pub(super) fn rope(x: &mut [f32], row: usize, rope: &Rope<'_>) {
+    let position = (rope.position + row) as f64;
+    let half = rope.inverse_frequencies.len();
+    // Computed once for all heads of the row.
+    let turns: Vec<(f32, f32)> = rope
+        .inverse_frequencies
+        .iter()
+        .map(|frequency| {
+            let (sin, cos) = (position * f64::from(*frequency)).sin_cos();
+            (sin as f32, cos as f32)
+        })
+        .collect();
+    for head in x.chunks_exact_mut(rope.head_dim) {
+        let rotated = &mut head[..2 * half];
+        match rope.style {
+            RopeStyle::Neox => {
+                let (first, second) = rotated.split_at_mut(half);
+                for ((a, b), turn) in first.iter_mut().zip(second).zip(&turns) {
+                    rotate(a, b, *turn);
+                }
+            }
+            RopeStyle::Adjacent => {
+                for (pair, turn) in rotated.chunks_exact_mut(2).zip(&turns) {
+                    let (a, b) = pair.split_at_mut(1);
+                    rotate(&mut a[0], &mut b[0], *turn);
+                }
+            }
+        }
+    }
+}
+
+fn rotate(a: &mut f32, b: &mut f32, (sin, cos): (f32, f32)) {
+    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+}
+
+/// One query head of one row.
+pub(super) struct Query<'a> {
+    /// `[head_dim]`.
+    pub(super) q: &'a [f32],
+    /// `[head_dim]`.
+    pub(super) dst: &'a mut [f32],
+    /// Probabilities, `[context]`, when wanted.
+    pub(super) scores: Option<&'a mut [f32]>,
+    pub(super) row: usize,
+    pub(super) head: usize,
+}
+
+/// Attention of one head over the cached keys and values, `[positions, kv_heads, head_dim]` each.
+pub(super) fn attend(
+    kernels: &Kernels,
+    work: Query<'_>,
+    keys: &[f32],
+    values: &[f32],
+    attention: &Attention,
+) {
+    let Query { q, dst, scores, row, head } = work;
+    let (head_dim, width) = (attention.head_dim, attention.kv_heads * attention.head_dim);
+    let column = head / (attention.heads / attention.kv_heads) * head_dim;
+    let visible = attention.visible(row);
+    let at = |position: usize| position * width + column..position * width + column + head_dim;
+    let score = |position| kernels.dot(q, &keys[at(position)]) * attention.scale;
+    let mut weights: Vec<f32> = visible.clone().map(score).collect();
+    softmax(&mut weights);
+    dst.fill(0.0);
+    for (position, weight) in visible.clone().zip(&weights) {
+        kernels.axpy(*weight, &values[at(position)], dst);
+    }
+    if let Some(scores) = scores {
+        scores.fill(0.0);
+        scores[visible].copy_from_slice(&weights);
+    }
+}
+
+/// Probabilities of the scores in place; the sum runs in f64.
+fn softmax(scores: &mut [f32]) {
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0f64;
+    for score in &mut *scores {
+        *score = (*score - max).exp();
+        sum += f64::from(*score);
+    }
+    let inverse = (1.0 / sum) as f32;
+    for score in scores {
+        *score *= inverse;
+    }
+}
+
+/// `gate = activation(gate) * up`.
+pub(super) fn act_mul(gate: &mut [f32], up: &[f32], activation: Activation) {
+    match activation {
+        Activation::Silu => {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = *gate / (1.0 + (-*gate).exp()) * up;
+            }
+        }
+        Activation::GeluTanh => {
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate = (activate(activation, f64::from(*gate)) * f64::from(*up)) as f32;
+            }
+        }
+    }
+}
+
+/// Index of the first NaN or infinity. The usual answer, none, takes one pass without branches.
+pub(super) fn first_non_finite(x: &[f32]) -> Option<usize> {
+    // Zero times anything finite is zero; NaN and infinity give NaN, which stays.
+    let trace: f32 = x.iter().fold([0.0f32; 1], |[sum], x| [sum + x * 0.0])[0];
+    if trace == 0.0 { None } else { x.iter().position(|x| !x.is_finite()) }
+}

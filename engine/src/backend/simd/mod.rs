@@ -1,0 +1,266 @@
+//! The fast CPU backend: the operations of the oracle over vector kernels and threads.
+//!
+//! Weights stay in their stored dtype. Results do not depend on the number of threads.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod elementwise;
+pub mod kernels;
+mod pool;
+mod portable;
+mod product;
+#[cfg(test)]
+mod tests;
+
+use super::host::{HostKv, check_dtype, front, front_mut};
+use super::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope, too_short};
+use crate::error::{Code, Error, Result};
+use crate::model::config::Activation;
+use crate::model::slots::Slot;
+use crate::probe::Site;
+use crate::tensor::Tensor;
+
+use elementwise::Query;
+use pool::Pool;
+
+pub use activations::Activations;
+pub use kernels::{Isa, Kernels};
+
+/// The fast CPU backend.
+#[derive(Debug)]
+pub struct Simd {
+    kernels: Kernels,
+    pool: Pool,
+}
+
+/// A resident weight.
+#[derive(Clone, Debug)]
+pub struct SimdWeight {
+    tensor: Tensor,
+    /// The values of a vector (norm gain, bias); empty for a matrix.
+    vector: Vec<f32>,
+}
+
+impl SimdWeight {
+    /// The values of a vector of `len`.
+    fn vector(&self, len: usize, site: Site) -> Result<&[f32]> {
+        if self.vector.len() == len {
+            return Ok(&self.vector);
+        }
+        Err(too_short(Some(site), len, self.vector.len()))
+    }
+}
+
+impl Simd {
+    /// A backend of `threads` threads with the kernels of `isa`, or the fastest available ones.
+    ///
+    /// # Errors
+    /// [`Code::IsaUnavailable`], [`Code::DeviceUnavailable`] for a number of threads out of range.
+    pub fn new(isa: Option<Isa>, threads: usize) -> Result<Self> {
+        let kernels = match isa {
+            Some(isa) => Kernels::for_isa(isa)?,
+            None => Kernels::best(),
+        };
+        Ok(Self { kernels, pool: Pool::new(threads)? })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa()
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.count()
+    }
+
+    /// Shares the rows of `dst` out: `task(row, values)`.
+    fn each_row(
+        &self,
+        dst: &mut [f32],
+        width: usize,
+        work_per_row: usize,
+        task: impl Fn(usize, &mut [f32]) + Send + Sync,
+    ) -> Result<()> {
+        let rows = dst.len() / width;
+        let items: Vec<_> = dst.chunks_exact_mut(width).enumerate().collect();
+        self.pool.each(items, rows * work_per_row, |(row, values)| {
+            task(row, values);
+            Ok(())
+        })
+    }
+}
+
+impl Backend for Simd {
+    type Buf = Vec<f32>;
+    type Weight = SimdWeight;
+    type Kv = HostKv;
+
+    fn name(&self) -> String {
+        format!("simd-{}", self.kernels.isa())
+    }
+
+    fn upload(&self, slot: Slot, tensor: &Tensor) -> Result<SimdWeight> {
+        check_dtype(slot, tensor)?;
+        let vector =
+            if tensor.shape().rank() == 1 { tensor.view()?.dequantize()? } else { Vec::new() };
+        Ok(SimdWeight { tensor: tensor.clone(), vector })
+    }
+
+    fn alloc(&self, len: usize) -> Result<Vec<f32>> {
+        Ok(vec![0.0; len])
+    }
+
+    fn kv_alloc(&self, shape: KvShape) -> Result<HostKv> {
+        Ok(HostKv::new(shape))
+    }
+
+    fn write(&self, dst: &mut Vec<f32>, values: &[f32]) -> Result<()> {
+        front_mut(dst, values.len(), None)?.copy_from_slice(values);
+        Ok(())
+    }
+
+    fn read(&self, src: &Vec<f32>, values: &mut [f32]) -> Result<()> {
+        values.copy_from_slice(front(src, values.len(), None)?);
+        Ok(())
+    }
+
+    fn embed(
+        &self,
+        site: Site,
+        dst: &mut Vec<f32>,
+        table: &SimdWeight,
+        tokens: &[u32],
+    ) -> Result<()> {
+        let table = table.tensor.view()?;
+        let dst = front_mut(dst, tokens.len() * table.cols(), Some(site))?;
+        for (row, token) in dst.chunks_exact_mut(table.cols()).zip(tokens) {
+            if *token as usize >= table.rows() {
+                return Err(Error::new(Code::TokenId)
+                    .expected(format_args!("below {}", table.rows()))
+                    .found(token));
+            }
+            table.dequantize_row(*token as usize, row)?;
+        }
+        Ok(())
+    }
+
+    fn rms_norm(
+        &self,
+        site: Site,
+        dst: &mut Vec<f32>,
+        x: &Vec<f32>,
+        gain: &SimdWeight,
+        norm: Norm,
+    ) -> Result<()> {
+        let gain = gain.vector(norm.width, site)?;
+        let first = norm.first_row * norm.width;
+        let len = norm.rows * norm.width;
+        let x = &front(x, first + len, Some(site))?[first..];
+        let dst = front_mut(dst, len, Some(site))?;
+        self.each_row(dst, norm.width, norm.width, |row, dst| {
+            let x = &x[row * norm.width..(row + 1) * norm.width];
+            elementwise::rms_norm(&self.kernels, dst, x, gain, norm.eps);
+        })
+    }
+
+    fn matmul(
+        &self,
+        site: Site,
+        dst: &mut Vec<f32>,
+        weight: &SimdWeight,
+        x: &Vec<f32>,
+        rows: usize,
+    ) -> Result<()> {
+        self.project(&mut [Projection { site, dst, weight, bias: None }], x, rows)
+    }
+
+    fn add_bias(&self, site: Site, x: &mut Vec<f32>, bias: &SimdWeight, rows: usize) -> Result<()> {
+        let width = bias.vector.len();
+        let bias = bias.vector(width, site)?;
+        let x = front_mut(x, rows * width, Some(site))?;
+        self.each_row(x, width, width, |_, x| elementwise::add(x, bias))
+    }
+
+    fn rope(&self, site: Site, x: &mut Vec<f32>, rope: &Rope<'_>) -> Result<()> {
+        if 2 * rope.inverse_frequencies.len() > rope.head_dim {
+            let rotated = 2 * rope.inverse_frequencies.len();
+            return Err(too_short(Some(site), rotated, rope.head_dim));
+        }
+        let width = rope.heads * rope.head_dim;
+        let x = front_mut(x, rope.rows * width, Some(site))?;
+        self.each_row(x, width, 4 * width, |row, x| elementwise::rope(x, row, rope))
+    }
+
+    fn kv_append(&self, kv: &mut HostKv, k: &Vec<f32>, v: &Vec<f32>, rows: KvRows) -> Result<()> {
+        kv.append(k, v, rows)
+    }
+
+    fn attention(
+        &self,
+        site: Site,
+        dst: &mut Vec<f32>,
+        q: &Vec<f32>,
+        kv: &HostKv,
+        attention: &Attention,
+        scores: Option<&mut Vec<f32>>,
+    ) -> Result<()> {
+        let a = attention;
+        let (keys, values) = kv.layer(a.layer, a.context())?;
+        let len = a.rows * a.heads * a.head_dim;
+        let q = front(q, len, Some(site))?;
+        let dst = front_mut(dst, len, Some(site))?;
+        let scores = match scores {
+            Some(scores) => front_mut(scores, a.rows * a.heads * a.context(), Some(site))?,
+            None => &mut [],
+        };
+        let mut scores = scores.chunks_exact_mut(a.context());
+        let heads = q.chunks_exact(a.head_dim).zip(dst.chunks_exact_mut(a.head_dim));
+        let items: Vec<_> = heads
+            .enumerate()
+            .map(|(index, (q, dst))| {
+                let (row, head) = (index / a.heads, index % a.heads);
+                Query { q, dst, scores: scores.next(), row, head }
+            })
+            .collect();
+        let work = 2 * len * a.context();
+        self.pool.each(items, work, |head| {
+            elementwise::attend(&self.kernels, head, keys, values, a);
+            Ok(())
+        })
+    }
+
+    fn act_mul(
+        &self,
+        site: Site,
+        gate: &mut Vec<f32>,
+        up: &Vec<f32>,
+        activation: Activation,
+        len: usize,
+    ) -> Result<()> {
+        let up = front(up, len, Some(site))?;
+        let gate = front_mut(gate, len, Some(site))?;
+        let tile = self.pool.tile(len);
+        let items: Vec<_> = gate.chunks_mut(tile).zip(up.chunks(tile)).collect();
+        // An exponential costs about as much as sixteen multiply-adds.
+        self.pool.each(items, 16 * len, |(gate, up)| {
+            elementwise::act_mul(gate, up, activation);
+            Ok(())
+        })
+    }
+
+    fn add(&self, site: Site, x: &mut Vec<f32>, y: &Vec<f32>, len: usize) -> Result<()> {
+        elementwise::add(front_mut(x, len, Some(site))?, front(y, len, Some(site))?);
+        Ok(())
+    }
+
+    fn project(&self, jobs: &mut [Projection<'_, Self>], x: &Vec<f32>, rows: usize) -> Result<()> {
+        product::project(&self.kernels, &self.pool, jobs, x, rows)
+    }
+
+    fn first_non_finite(&self, x: &Vec<f32>, len: usize) -> Result<Option<usize>> {
+        let x = front(x, len, None)?;
+        Ok(elementwise::first_non_finite(x))
+    }
+}

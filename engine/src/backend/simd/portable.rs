@@ -1,0 +1,307 @@
+//! Kernels in plain Rust, for any machine; the compiler vectorises what it can.
+//!
+//! Order of float operations: plain products sum 16 lanes, element i into lane i % 16, and then the
+//! lanes pairwise; packed products sum block by block, each block exactly in integers first.
+
+use half::{bf16, f16};
+
+use super::activations::{Q8, Q8Row, Q8Super, Q8SuperRow, per_step};
+use super::kernels::{Columns, Isa, Kernels};
+use crate::quant::{
+    self, Block, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER, widen,
+};
+
+/// The table.
+pub(super) const KERNELS: Kernels = Kernels {
+    isa: Isa::Portable,
+    dot,
+    axpy,
+    round_block,
+    round_super,
+    f32: |bytes, stride, x, out| plain(bytes, stride, x, out, f32::from_le_bytes),
+    f16: |bytes, stride, x, out| {
+        plain(bytes, stride, x, out, |raw| f16::from_le_bytes(raw).to_f32());
+    },
+    bf16: |bytes, stride, x, out| {
+        plain(bytes, stride, x, out, |raw| bf16::from_le_bytes(raw).to_f32());
+    },
+    q4_0: product::<Q4_0>,
+    q4_1: product::<Q4_1>,
+    q5_0: product::<Q5_0>,
+    q5_1: product::<Q5_1>,
+    q8_0: product::<Q8_0>,
+    q2_k: super_product::<Q2K>,
+    q3_k: super_product::<Q3K>,
+    q4_k: super_product::<Q4K>,
+    q5_k: super_product::<Q5K>,
+    q6_k: super_product::<Q6K>,
+};
+
+const LANES: usize = 16;
+
+/// Adds the lanes pairwise: distance 8, 4, 2, 1.
+fn reduce(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane];
+        }
+    }
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += a * b;
+    }
+    reduce(lanes)
+}
+
+fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out += scale * x;
+    }
+}
+
+fn plain<const N: usize>(
+    bytes: &[u8],
+    stride: usize,
+    x: Columns<'_>,
+    out: &mut [f32],
+    widen: impl Fn([u8; N]) -> f32,
+) {
+    let mut values = vec![0.0f32; x.cols];
+    let n = x.values.len() / x.cols;
+    for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(n)) {
+        for (value, &raw) in values.iter_mut().zip(row.as_chunks::<N>().0) {
+            *value = widen(raw);
+        }
+        for (out, x) in out.iter_mut().zip(x.values.chunks_exact(x.cols)) {
+            *out = dot(&values, x);
+        }
+    }
+}
+
+/// The largest magnitude, NaN above all: as integers, magnitudes order like that.
+fn largest(values: &[f32]) -> f32 {
+    f32::from_bits(values.iter().fold(0, |max, value| max.max(value.to_bits() & 0x7FFF_FFFF)))
+}
+
+/// Rounds to nearest, ties to even, without a library call: adds and takes away 1.5 * 2^23.
+fn round(value: f32) -> i8 {
+    const MAGIC: f32 = 12_582_912.0;
+    ((value + MAGIC) - MAGIC) as i8
+}
+
+fn round_block(values: &[f32; 32], quants: &mut [i8; 32]) -> (f32, f32) {
+    let max = largest(values);
+    let inverse = per_step(max);
+    *quants = values.map(|value| round(value * inverse));
+    let scale = max / 127.0;
+    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
+    (scale, scale * sum as f32)
+}
+
+fn round_super(
+    values: &[f32; SUPER],
+    quants: &mut [i8; SUPER],
+    sums: &mut [i16; SUPER / 16],
+) -> f32 {
+    let max = largest(values);
+    let inverse = per_step(max);
+    *quants = values.map(|value| round(value * inverse));
+    for (sum, quants) in sums.iter_mut().zip(quants.as_chunks::<16>().0) {
+        *sum = quants.iter().map(|&quant| i16::from(quant)).sum();
+    }
+    max / 127.0
+}
+
+/// A 32-value block taken apart: value = scale * quant + offset.
+struct Parts {
+    quants: [i8; 32],
+    scale: f32,
+    offset: f32,
+}
+
+trait Small: Block<32> {
+    fn parts(&self) -> Parts;
+}
+
+impl Small for Q4_0 {
+    fn parts(&self) -> Parts {
+        let quants = nibbles(&self.qs).map(|quant| quant.wrapping_sub(8));
+        Parts { quants, scale: widen(self.d), offset: 0.0 }
+    }
+}
+
+impl Small for Q4_1 {
+    fn parts(&self) -> Parts {
+        Parts { quants: nibbles(&self.qs), scale: widen(self.d), offset: widen(self.m) }
+    }
+}
+
+impl Small for Q5_0 {
+    fn parts(&self) -> Parts {
+        let quants =
+            quant::q5_0::join(self.qh, &self.qs).map(|quant| (quant as i8).wrapping_sub(16));
+        Parts { quants, scale: widen(self.d), offset: 0.0 }
+    }
+}
+
+impl Small for Q5_1 {
+    fn parts(&self) -> Parts {
+        let quants = quant::q5_0::join(self.qh, &self.qs).map(|quant| quant as i8);
+        Parts { quants, scale: widen(self.d), offset: widen(self.m) }
+    }
+}
+
+impl Small for Q8_0 {
+    fn parts(&self) -> Parts {
+        Parts { quants: self.qs, scale: widen(self.d), offset: 0.0 }
+    }
+}
+
+fn nibbles(bytes: &[u8; 16]) -> [i8; 32] {
+    let mut quants = [0; 32];
+    let (low, high) = quants.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+        *low = (byte & 0x0F) as i8;
+        *high = (byte >> 4) as i8;
+    }
+    quants
+}
+
+fn product<B: Small>(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
+    let stride = acts.blocks * size_of::<B>();
+    for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
+        let blocks = quant::blocks::<32, B>(row);
+        for (t, out) in out.iter_mut().enumerate() {
+            *out = block_dot(blocks, acts.row(t));
+        }
+    }
+}
+
+fn block_dot<B: Small>(blocks: &[B], acts: Q8Row<'_>) -> f32 {
+    let mut total = 0.0f32;
+    for (b, block) in blocks.iter().enumerate() {
+        let parts = block.parts();
+        let dot = dot_i8(&parts.quants, &acts.quants[b]);
+        total += parts.scale * acts.scales[b] * dot as f32 + parts.offset * acts.sums[b];
+    }
+    total
+}
+
+/// Far from overflow; said so, because checks would keep the compiler from vectorising.
+fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
+    a.iter().zip(b).fold(0i32, |sum, (&a, &b)| {
+        sum.wrapping_add(i32::from(i16::from(a).wrapping_mul(i16::from(b))))
+    })
+}
+
+/// A super-block taken apart: value = d * scale * quant - dmin * minimum, scales and minimums per 16.
+struct SuperParts {
+    quants: [i8; SUPER],
+    scales: [i8; 16],
+    d: f32,
+    minimums: [u8; 16],
+    dmin: f32,
+}
+
+trait Super: Block<SUPER> {
+    fn parts(&self) -> SuperParts;
+}
+
+impl Super for Q2K {
+    fn parts(&self) -> SuperParts {
+        SuperParts {
+            quants: quant::q2_k::unpack_pairs(&self.qs).map(|quant| quant as i8),
+            scales: self.scales.map(|scale| (scale & 0x0F) as i8),
+            d: widen(self.d),
+            minimums: self.scales.map(|scale| scale >> 4),
+            dmin: widen(self.dmin),
+        }
+    }
+}
+
+impl Super for Q3K {
+    fn parts(&self) -> SuperParts {
+        SuperParts {
+            quants: self.quants(),
+            scales: quant::q3_k::unpack_scales(&self.scales),
+            d: widen(self.d),
+            minimums: [0; 16],
+            dmin: 0.0,
+        }
+    }
+}
+
+impl Super for Q4K {
+    fn parts(&self) -> SuperParts {
+        let (scales, minimums) = quant::k_scales::unpack(&self.scales);
+        SuperParts {
+            quants: self.quants().map(|quant| quant as i8),
+            scales: std::array::from_fn(|j| scales[j / 2] as i8),
+            d: widen(self.d),
+            minimums: std::array::from_fn(|j| minimums[j / 2]),
+            dmin: widen(self.dmin),
+        }
+    }
+}
+
+impl Super for Q5K {
+    fn parts(&self) -> SuperParts {
+        let (scales, minimums) = quant::k_scales::unpack(&self.scales);
+        SuperParts {
+            quants: self.quants().map(|quant| quant as i8),
+            scales: std::array::from_fn(|j| scales[j / 2] as i8),
+            d: widen(self.d),
+            minimums: std::array::from_fn(|j| minimums[j / 2]),
+            dmin: widen(self.dmin),
+        }
+    }
+}
+
+impl Super for Q6K {
+    fn parts(&self) -> SuperParts {
+        SuperParts {
+            quants: self.quants(),
+            scales: self.scales,
+            d: widen(self.d),
+            minimums: [0; 16],
+            dmin: 0.0,
+        }
+    }
+}
+
+fn super_product<B: Super>(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
+    let stride = acts.blocks * size_of::<B>();
+    for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
+        let blocks = quant::blocks::<SUPER, B>(row);
+        for (t, out) in out.iter_mut().enumerate() {
+            *out = super_dot(blocks, acts.row(t));
+        }
+    }
+}
+
+fn super_dot<B: Super>(blocks: &[B], acts: Q8SuperRow<'_>) -> f32 {
+    let mut total = 0.0f32;
+    for (b, block) in blocks.iter().enumerate() {
+        let parts = block.parts();
+        let (mut dots, mut minimums) = (0i32, 0i32);
+        for j in 0..16 {
+            let range = 16 * j..16 * j + 16;
+            dots += i32::from(parts.scales[j])
+                * dot_i8(&parts.quants[range.clone()], &acts.quants[b][range]);
+            minimums += i32::from(parts.minimums[j]) * i32::from(acts.sums[b][j]);
+        }
+        let weighted = parts.d * dots as f32 - parts.dmin * minimums as f32;
+        total += acts.scales[b] * weighted;
+    }
+    total
+}

@@ -1,0 +1,97 @@
+//! Writes a file whole or not at all: temporary file in the same directory, fsync, rename.
+//!
+//! A reader that has the old file mapped keeps the old bytes, because the name is moved to a new file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::mmap::io_error;
+use crate::error::Result;
+
+/// Buffer of the writer, bytes.
+const BUFFER: usize = 1 << 20;
+
+/// Distinguishes temporary files of one process.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// Lets `fill` write a file and moves it to `path` when that succeeded; removes it otherwise.
+///
+/// # Errors
+/// Those of `fill`, and [`crate::Code::Io`] when the system refuses.
+pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let temporary = temporary_path(path);
+    let written = fill_file(&temporary, fill)
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(|error| io_error(path, &error)));
+    if written.is_err() {
+        // The first error is the one to report.
+        drop(std::fs::remove_file(&temporary));
+        return written.map_err(|error| error.in_file(path));
+    }
+    sync_directory(path);
+    Ok(())
+}
+
+fn fill_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let io = |error: std::io::Error| io_error(path, &error);
+    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
+    let mut writer = BufWriter::with_capacity(BUFFER, file);
+    fill(&mut writer)?;
+    writer.flush().map_err(io)?;
+    writer.get_ref().sync_all().map_err(io)
+}
+
+/// A name in the same directory that no other writer uses.
+fn temporary_path(path: &Path) -> PathBuf {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}-{number}.partial", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// Makes the rename durable. Not every system can; the file itself is whole in any case.
+fn sync_directory(path: &Path) {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Ok(directory) = File::open(directory.unwrap_or(Path::new("."))) {
+        drop(directory.sync_all());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.apr");
+        write(&path, |out| {
+            out.write_all(b"old").unwrap();
+            Ok(())
+        })
+        .unwrap();
+        let error = write(&path, |out| {
+            out.write_all(b"half of the new").unwrap();
+            Err(Error::new(Code::DtypeUnsupported))
+        })
+        .unwrap_err();
+        assert_eq!(error.code(), Code::DtypeUnsupported);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["model.apr"]);
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_io_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("none/model.apr");
+        assert_eq!(write(&path, |_| Ok(())).unwrap_err().code(), Code::Io);
+    }
+}

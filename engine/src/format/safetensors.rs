@@ -1,0 +1,549 @@
+//! Reads SafeTensors (format description in the safetensors repository), stricter than its reference.
+//!
+//! The file is a u64 header length, a JSON object and the data. The reference reader keeps the last of two
+//! equal names and has no bound on rank or tensor count; here both are refused. The header is walked while it
+//! is parsed, so that no structure larger than the limits is ever built.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::cursor::{Cursor, range};
+use super::{Container, Format, Metadata, TENSORS_MAX, TensorEntry, json};
+use crate::dtype::Dtype;
+use crate::error::{Code, Error, Place, Result};
+use crate::tensor::{RANK_MAX, Shape, TensorView};
+
+/// Longest header. The reference allows 100 MB, which costs it up to 18 times that in memory.
+pub const HEADER_MAX: u64 = 16 << 20;
+/// The key of the free metadata.
+const METADATA_KEY: &str = "__metadata__";
+/// Dtypes of the format that no tensor of this engine has.
+const UNSUPPORTED_DTYPES: &[&str] = &[
+    "BOOL",
+    "U16",
+    "U32",
+    "U64",
+    "C64",
+    "F4",
+    "F6_E2M3",
+    "F6_E3M2",
+    "F8_E5M2",
+    "F8_E4M3",
+    "F8_E8M0",
+    "F8_E4M3FNUZ",
+    "F8_E5M2FNUZ",
+];
+
+/// Parses a whole SafeTensors file.
+///
+/// # Errors
+/// The `E02xx` code of the first broken invariant, [`Code::DtypeUnsupported`] for a dtype of the format that
+/// this engine does not have, [`Code::LimitExceeded`] for too many tensors.
+pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
+    let (header, data_start) = header(bytes)?;
+    let walked = walk(header)?;
+    let data_len = bytes.len() as u64 - data_start;
+    check_layout(&walked.tensors, data_len)?;
+    let mut tensors = Vec::new();
+    for (name, raw) in walked.tensors {
+        tensors.push(raw.resolve(name, bytes, data_start)?);
+    }
+    Ok(Container {
+        format: Format::SafeTensors,
+        version: 1,
+        metadata: Metadata::SafeTensors(walked.metadata),
+        tensors,
+        notes: Vec::new(),
+    })
+}
+
+/// The text of the header, and where the data begins.
+fn header(bytes: &[u8]) -> Result<(&str, u64)> {
+    let mut cursor = Cursor::new(bytes, Code::StTruncated);
+    let len = cursor.u64()?;
+    if !(2..=HEADER_MAX).contains(&len) || len > cursor.remaining() {
+        return Err(Error::new(Code::StHeaderLength)
+            .at(0)
+            .expected(format_args!("2 to {} bytes", HEADER_MAX.min(cursor.remaining())))
+            .found(format_args!("{len} bytes")));
+    }
+    let header = cursor.take(len)?;
+    if header.first() != Some(&b'{') {
+        return Err(Error::new(Code::StHeaderJson)
+            .at(8)
+            .expected("`{`")
+            .found(format_args!("`{}`", header[..1].escape_ascii())));
+    }
+    let text = std::str::from_utf8(header).map_err(|error| {
+        Error::new(Code::StHeaderJson)
+            .at(8 + error.valid_up_to() as u64)
+            .expected("UTF-8")
+            .found("other bytes")
+    })?;
+    Ok((text, cursor.offset()))
+}
+
+/// Everything the header says.
+struct Walked {
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<(String, Raw)>,
+}
+
+/// One tensor as the header describes it.
+struct Raw {
+    dtype: Dtype,
+    shape: Shape,
+    begin: u64,
+    end: u64,
+}
+
+fn walk(header: &str) -> Result<Walked> {
+    let thrown = Thrown::default();
+    let mut deserializer = serde_json::Deserializer::from_str(header);
+    let walked = HeaderSeed(&thrown)
+        .deserialize(&mut deserializer)
+        .and_then(|walked| deserializer.end().map(|()| walked));
+    walked.map_err(|error| {
+        thrown.0.take().unwrap_or_else(|| {
+            let offset = 8 + byte_offset(header, error.line(), error.column());
+            Error::new(Code::StHeaderJson)
+                .place(Place::Offset(offset))
+                .expected("a JSON object of tensors")
+                .found(error)
+        })
+    })
+}
+
+/// Byte offset in `text` of a 1-based line and column.
+fn byte_offset(text: &str, line: usize, column: usize) -> u64 {
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    (before + column.saturating_sub(1)) as u64
+}
+
+/// Carries an error of ours through the JSON parser, which only carries its own.
+#[derive(Default)]
+struct Thrown(RefCell<Option<Error>>);
+
+impl Thrown {
+    fn throw<E: de::Error>(&self, error: Error) -> E {
+        self.0.borrow_mut().get_or_insert(error);
+        E::custom("refused")
+    }
+}
+
+macro_rules! seed {
+    ($seed:ident => $value:ty, $method:ident) => {
+        impl<'de> DeserializeSeed<'de> for $seed<'_> {
+            type Value = $value;
+
+            fn deserialize<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<$value, D::Error> {
+                deserializer.$method(self)
+            }
+        }
+    };
+}
+
+/// Reads the top level.
+struct HeaderSeed<'t>(&'t Thrown);
+
+seed!(HeaderSeed => Walked, deserialize_map);
+
+impl<'de> Visitor<'de> for HeaderSeed<'_> {
+    type Value = Walked;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Walked, A::Error> {
+        let mut metadata = None;
+        let mut tensors = Vec::new();
+        let mut names = BTreeSet::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            if name == METADATA_KEY {
+                if metadata.is_some() {
+                    return Err(self.0.throw(Error::new(Code::StDuplicate).field(name)));
+                }
+                metadata = Some(entries.next_value_seed(MetadataSeed(self.0))?);
+                continue;
+            }
+            if tensors.len() as u64 == TENSORS_MAX {
+                return Err(self.0.throw(
+                    Error::new(Code::LimitExceeded)
+                        .expected(format_args!("at most {TENSORS_MAX} tensors"))
+                        .found("more"),
+                ));
+            }
+            if !names.insert(name.clone()) {
+                return Err(self.0.throw(Error::new(Code::StDuplicate).tensor(name)));
+            }
+            let raw = entries.next_value_seed(TensorSeed { thrown: self.0, name: &name })?;
+            tensors.push((name, raw));
+        }
+        Ok(Walked { metadata: metadata.unwrap_or_default(), tensors })
+    }
+}
+
+/// Reads `__metadata__`: strings only, no key twice.
+struct MetadataSeed<'t>(&'t Thrown);
+
+seed!(MetadataSeed => BTreeMap<String, String>, deserialize_any);
+
+impl<'de> Visitor<'de> for MetadataSeed<'_> {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut metadata = BTreeMap::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if metadata.contains_key(&key) {
+                let field = format!("{METADATA_KEY}.{key}");
+                return Err(self.0.throw(Error::new(Code::StDuplicate).field(field)));
+            }
+            let seed = StringSeed { thrown: self.0, key: &key };
+            let value = entries.next_value_seed(seed)?;
+            metadata.insert(key, value);
+        }
+        Ok(metadata)
+    }
+}
+
+/// Reads one metadata value.
+struct StringSeed<'t> {
+    thrown: &'t Thrown,
+    key: &'t str,
+}
+
+seed!(StringSeed => String, deserialize_any);
+
+impl StringSeed<'_> {
+    fn wrong<E: de::Error>(&self, found: &str) -> E {
+        let field = format!("{METADATA_KEY}.{}", self.key);
+        let error = Error::new(Code::StMetadata).field(field).expected("a string").found(found);
+        self.thrown.throw(error)
+    }
+}
+
+impl<'de> Visitor<'de> for StringSeed<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<String, E> {
+        Ok(value)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<String, E> {
+        Ok(value.to_owned())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<String, E> {
+        Err(self.wrong("a boolean"))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<String, E> {
+        Err(self.wrong("null"))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<String, E> {
+        Err(self.wrong("a number"))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<String, E> {
+        Err(self.wrong("a number"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<String, E> {
+        Err(self.wrong("a number"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+        Err(self.wrong("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<String, A::Error> {
+        Err(self.wrong("an object"))
+    }
+}
+
+/// Reads one tensor description.
+struct TensorSeed<'t> {
+    thrown: &'t Thrown,
+    name: &'t str,
+}
+
+seed!(TensorSeed => Raw, deserialize_map);
+
+impl<'de> Visitor<'de> for TensorSeed<'_> {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with dtype, shape and data_offsets")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+        let error = |code| Error::new(code).tensor(self.name);
+        let (mut dtype, mut shape, mut offsets) = (None, None, None);
+        while let Some(field) = entries.next_key::<Cow<'de, str>>()? {
+            let numbers =
+                |code, limit| NumbersSeed { thrown: self.thrown, name: self.name, code, limit };
+            let twice = match &*field {
+                "dtype" => {
+                    let name: Cow<'de, str> = entries.next_value()?;
+                    let known = parse_dtype(&name)
+                        .map_err(|error| self.thrown.throw(error.tensor(self.name)))?;
+                    dtype.replace(known).is_some()
+                }
+                "shape" => {
+                    let dims = entries.next_value_seed(numbers(Code::StShape, RANK_MAX))?;
+                    shape.replace(dims).is_some()
+                }
+                "data_offsets" => {
+                    let pair = entries.next_value_seed(numbers(Code::StOffsets, 2))?;
+                    offsets.replace(pair).is_some()
+                }
+                _ => {
+                    entries.next_value::<IgnoredAny>()?;
+                    return Err(self.thrown.throw(
+                        error(Code::StHeaderJson)
+                            .expected("dtype, shape and data_offsets")
+                            .found(format_args!("field `{field}`")),
+                    ));
+                }
+            };
+            if twice {
+                let found = format!("field `{field}` twice");
+                return Err(self.thrown.throw(error(Code::StDuplicate).found(found)));
+            }
+        }
+        let (Some(dtype), Some(dims), Some(offsets)) = (dtype, shape, offsets) else {
+            let missing = error(Code::StHeaderJson).expected("dtype, shape and data_offsets");
+            return Err(self.thrown.throw(missing.found("one missing")));
+        };
+        Raw::new(dtype, &dims, &offsets).map_err(|error| self.thrown.throw(error.tensor(self.name)))
+    }
+}
+
+fn parse_dtype(name: &str) -> Result<Dtype> {
+    Dtype::from_safetensors_name(name).ok_or_else(|| {
+        let code =
+            if UNSUPPORTED_DTYPES.contains(&name) { Code::DtypeUnsupported } else { Code::StDtype };
+        Error::new(code).expected("F64, F32, F16, BF16, I64, I32, I16, I8 or U8").found(name)
+    })
+}
+
+/// Reads an array of at most `limit` unsigned integers.
+struct NumbersSeed<'t> {
+    thrown: &'t Thrown,
+    name: &'t str,
+    code: Code,
+    limit: usize,
+}
+
+seed!(NumbersSeed => Vec<u64>, deserialize_seq);
+
+impl<'de> Visitor<'de> for NumbersSeed<'_> {
+    type Value = Vec<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {} integers", self.limit)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<u64>, A::Error> {
+        let error = || Error::new(self.code).tensor(self.name);
+        let mut numbers = Vec::new();
+        loop {
+            // The parser reports a value that is not a u64 by its own error: name the field instead.
+            match items.next_element::<u64>() {
+                Ok(None) => return Ok(numbers),
+                Ok(Some(_)) if numbers.len() == self.limit => {
+                    let found = error().expected(format_args!("at most {} numbers", self.limit));
+                    return Err(self.thrown.throw(found.found("more")));
+                }
+                Ok(Some(number)) => numbers.push(number),
+                Err(cause) => {
+                    let found = error().expected("integers from 0 to 2^64 - 1").found(&cause);
+                    return Err(self.thrown.throw(found));
+                }
+            }
+        }
+    }
+}
+
+impl Raw {
+    fn new(dtype: Dtype, dims: &[u64], offsets: &[u64]) -> Result<Self> {
+        let &[begin, end] = offsets else {
+            return Err(Error::new(Code::StOffsets)
+                .expected("two data offsets")
+                .found(offsets.len()));
+        };
+        let len = end.checked_sub(begin).ok_or_else(|| {
+            Error::new(Code::StOffsets).expected("begin <= end").found(format_args!("{offsets:?}"))
+        })?;
+        let wrong = |found: String| {
+            Error::new(Code::StShape)
+                .expected(format_args!("{len} bytes as the data offsets say"))
+                .found(found)
+        };
+        let shape =
+            Shape::new(dims).map_err(|_| wrong(format!("{dtype} {dims:?}, which overflows")))?;
+        let size = shape.elements().checked_mul(dtype.block_bytes() as u64);
+        if size != Some(len) {
+            return Err(wrong(format!("{dtype} {dims:?}")));
+        }
+        Ok(Self { dtype, shape, begin, end })
+    }
+
+    fn resolve(self, name: String, bytes: &[u8], data: u64) -> Result<TensorEntry<'_>> {
+        let offset = data + self.begin;
+        let payload = range(bytes, offset, self.end - self.begin)
+            .ok_or_else(|| Error::new(Code::StTruncated).tensor(&name))?;
+        let view = TensorView::new(self.dtype, self.shape, payload)
+            .map_err(|error| error.tensor(&name))?;
+        Ok(TensorEntry { name: Cow::Owned(name), offset, view })
+    }
+}
+
+/// Payloads must cover the data from its first to its last byte, without overlap or gap, in any order.
+fn check_layout(tensors: &[(String, Raw)], data_len: u64) -> Result<()> {
+    let mut order: Vec<_> = tensors.iter().collect();
+    order.sort_by_key(|(_, raw)| (raw.begin, raw.end));
+    let mut end = 0;
+    for (name, raw) in order {
+        if raw.begin != end {
+            return Err(Error::new(Code::StOffsets)
+                .tensor(name)
+                .expected(format_args!("data that begins at {end}, where the one before ends"))
+                .found(raw.begin));
+        }
+        end = raw.end;
+    }
+    if end > data_len {
+        return Err(Error::new(Code::StTruncated)
+            .expected(format_args!("{end} bytes of data"))
+            .found(format_args!("{data_len} bytes"))
+            .hint("the file is damaged or its download was cut short"));
+    }
+    if end < data_len {
+        return Err(Error::new(Code::StTrailing)
+            .expected(format_args!("{end} bytes of data"))
+            .found(format_args!("{data_len} bytes")));
+    }
+    Ok(())
+}
+
+/// Most shards of one model.
+const SHARDS_MAX: usize = 1024;
+
+/// `model.safetensors.index.json`: which shard holds which tensor.
+#[derive(Debug)]
+pub struct ShardIndex {
+    /// Tensor name to shard file name.
+    pub weight_map: BTreeMap<String, String>,
+    /// Shard file names, sorted, each once.
+    pub shards: Vec<String>,
+    /// `metadata.total_size`, when given: bytes of all tensors.
+    pub total_size: Option<u64>,
+}
+
+impl ShardIndex {
+    /// Parses the index. Shard names are plain file names: they cannot lead out of the directory.
+    ///
+    /// # Errors
+    /// [`Code::StIndex`], or [`Code::LimitExceeded`] for too many shards.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let index = json::object(bytes, Code::StIndex)?;
+        let map =
+            index.get("weight_map").and_then(serde_json::Value::as_object).ok_or_else(|| {
+                Error::new(Code::StIndex).field("weight_map").expected("an object").found("none")
+            })?;
+        let mut weight_map = BTreeMap::new();
+        let mut shards = BTreeSet::new();
+        for (name, shard) in map {
+            let shard =
+                shard.as_str().filter(|shard| is_plain_file_name(shard)).ok_or_else(|| {
+                    Error::new(Code::StIndex)
+                        .field(format!("weight_map.{name}"))
+                        .expected("a file name ending in .safetensors, without a path")
+                        .found(shard)
+                })?;
+            shards.insert(shard);
+            if shards.len() > SHARDS_MAX {
+                return Err(Error::new(Code::LimitExceeded)
+                    .field("weight_map")
+                    .expected(format_args!("at most {SHARDS_MAX} shards"))
+                    .found("more"));
+            }
+            weight_map.insert(name.clone(), shard.to_owned());
+        }
+        if shards.is_empty() {
+            return Err(Error::new(Code::StIndex).field("weight_map").expected("a tensor"));
+        }
+        let shards = shards.into_iter().map(str::to_owned).collect();
+        let total_size =
+            index.get("metadata").and_then(|metadata| metadata.get("total_size")).and_then(as_size);
+        Ok(Self { weight_map, shards, total_size })
+    }
+
+    /// Checks that the shards, parsed in the order of [`ShardIndex::shards`], hold exactly the tensors that
+    /// the index gives them.
+    ///
+    /// # Errors
+    /// [`Code::StIndex`] with the tensor that is missing, misplaced or unlisted.
+    pub fn check(&self, containers: &[Container<'_>]) -> Result<()> {
+        let wrong = |name: &str| Error::new(Code::StIndex).tensor(name);
+        let mut seen = BTreeSet::new();
+        for (shard, container) in self.shards.iter().zip(containers) {
+            for entry in &container.tensors {
+                match self.weight_map.get(&*entry.name) {
+                    Some(expected) if expected == shard => {
+                        seen.insert(&*entry.name);
+                    }
+                    Some(expected) => {
+                        return Err(wrong(&entry.name).expected(expected).found(shard));
+                    }
+                    None => {
+                        return Err(wrong(&entry.name).expected("an index entry").found("none"));
+                    }
+                }
+            }
+        }
+        match self.weight_map.iter().find(|(name, _)| !seen.contains(name.as_str())) {
+            None => Ok(()),
+            Some((name, shard)) => {
+                Err(wrong(name).expected(format_args!("the tensor in {shard}")).found("none"))
+            }
+        }
+    }
+}
+
+/// A byte count; some writers store it as a float.
+fn as_size(value: &serde_json::Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().filter(|size| *size >= 0.0).map(|size| size as u64))
+}
+
+/// Whether `name` is a SafeTensors file name that stays in its directory on every system.
+fn is_plain_file_name(name: &str) -> bool {
+    let plain =
+        |character: char| !character.is_control() && !matches!(character, '/' | '\\' | ':' | '\0');
+    name.ends_with(".safetensors")
+        && name.len() <= 255
+        && !name.starts_with('.')
+        && name.chars().all(plain)
+}
+
+#[cfg(test)]
+#[path = "safetensors_tests.rs"]
+mod tests;

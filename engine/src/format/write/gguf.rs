@@ -1,0 +1,208 @@
+//! Writes GGUF version 3.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use super::{Counted, Outgoing, check_unique, put_payload};
+use crate::error::{Code, Error, Result};
+use crate::format::gguf::{ALIGNMENT_DEFAULT, ALIGNMENT_MAX, MAGIC, NAME_MAX, RANK_MAX};
+use crate::format::value::{Array, Value, type_id};
+
+/// An owned GGUF array, built element by element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArrayBuf {
+    element_type: u32,
+    len: usize,
+    bytes: Vec<u8>,
+}
+
+impl ArrayBuf {
+    fn build<T>(
+        element_type: u32,
+        items: impl IntoIterator<Item = T>,
+        put: impl Fn(&mut Vec<u8>, T),
+    ) -> Self {
+        let mut array = Self { element_type, len: 0, bytes: Vec::new() };
+        for item in items {
+            put(&mut array.bytes, item);
+            array.len += 1;
+        }
+        array
+    }
+
+    /// An array of strings.
+    pub fn strings<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> Self {
+        Self::build(type_id::STRING, items, |bytes, item| put_string(bytes, item.as_ref()))
+    }
+
+    /// An array of 32-bit signed integers.
+    pub fn i32s(items: impl IntoIterator<Item = i32>) -> Self {
+        Self::build(type_id::I32, items, |bytes, item| bytes.extend(item.to_le_bytes()))
+    }
+
+    /// An array of 32-bit floats.
+    pub fn f32s(items: impl IntoIterator<Item = f32>) -> Self {
+        Self::build(type_id::F32, items, |bytes, item| bytes.extend(item.to_le_bytes()))
+    }
+
+    /// The array as a metadata value.
+    pub fn value(&self) -> Value<'_> {
+        let Self { element_type, len, bytes } = self;
+        Value::Array(Array { element_type: *element_type, len: *len, bytes })
+    }
+}
+
+/// An owned metadata value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueBuf {
+    /// Unsigned integer.
+    Unsigned(u64),
+    /// Float.
+    Float(f64),
+    /// Boolean.
+    Bool(bool),
+    /// String.
+    Str(String),
+    /// Array.
+    Array(ArrayBuf),
+}
+
+impl ValueBuf {
+    /// The value, borrowed.
+    pub fn value(&self) -> Value<'_> {
+        match self {
+            Self::Unsigned(number) => Value::Unsigned(*number),
+            Self::Float(number) => Value::Float(*number),
+            Self::Bool(flag) => Value::Bool(*flag),
+            Self::Str(text) => Value::Str(text),
+            Self::Array(array) => array.value(),
+        }
+    }
+}
+
+fn put_string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+/// Writes a value with its type id.
+///
+/// Scalars take the width that the standard keys have: 32 bits where the value fits without loss, else 64.
+fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
+    let mut put = |id: u32, bytes: &[u8]| {
+        out.extend(id.to_le_bytes());
+        out.extend(bytes);
+    };
+    match *value {
+        Value::Unsigned(number) => match u32::try_from(number) {
+            Ok(narrow) => put(type_id::U32, &narrow.to_le_bytes()),
+            Err(_) => put(type_id::U64, &number.to_le_bytes()),
+        },
+        Value::Signed(number) => match i32::try_from(number) {
+            Ok(narrow) => put(type_id::I32, &narrow.to_le_bytes()),
+            Err(_) => put(type_id::I64, &number.to_le_bytes()),
+        },
+        Value::Float(number) => {
+            let narrow = number as f32;
+            // Bits, not values: a NaN keeps its place too.
+            if f64::from(narrow).to_bits() == number.to_bits() {
+                put(type_id::F32, &narrow.to_le_bytes());
+            } else {
+                put(type_id::F64, &number.to_le_bytes());
+            }
+        }
+        Value::Bool(flag) => put(type_id::BOOL, &[flag.into()]),
+        Value::Str(text) => {
+            put(type_id::STRING, &[]);
+            put_string(out, text);
+        }
+        Value::Array(array) => {
+            put(type_id::ARRAY, &array.element_type.to_le_bytes());
+            out.extend((array.len as u64).to_le_bytes());
+            out.extend(array.bytes);
+        }
+    }
+}
+
+/// Writes a GGUF file: `pairs` and `tensors` in the given order, aligned to `general.alignment` or 32 bytes.
+///
+/// # Errors
+/// [`Code::DtypeUnsupported`] for a dtype without a GGUF id, [`Code::GgufTensorRank`], [`Code::GgufTensorSize`] for
+/// rows that are not whole blocks, [`Code::GgufTensorName`], [`Code::GgufDuplicateKey`],
+/// [`Code::GgufAlignment`], [`Code::Io`].
+pub fn write_gguf<W: Write>(
+    out: W,
+    pairs: &[(String, Value<'_>)],
+    tensors: &[Outgoing],
+) -> Result<()> {
+    check_unique(tensors, Code::GgufTensorName)?;
+    let alignment = alignment(pairs)?;
+    let mut head = Vec::new();
+    head.extend(MAGIC);
+    head.extend(3u32.to_le_bytes());
+    head.extend((tensors.len() as u64).to_le_bytes());
+    head.extend((pairs.len() as u64).to_le_bytes());
+    let mut keys = BTreeSet::new();
+    for (key, value) in pairs {
+        if !keys.insert(key) {
+            return Err(Error::new(Code::GgufDuplicateKey).field(key));
+        }
+        put_string(&mut head, key);
+        put_value(&mut head, value);
+    }
+    let mut offset = 0u64;
+    for tensor in tensors {
+        put_info(&mut head, tensor, offset)?;
+        offset = (offset + tensor.size()?).next_multiple_of(alignment);
+    }
+    let mut out = Counted::new(out);
+    out.put(&head)?;
+    out.pad(alignment)?;
+    for tensor in tensors {
+        put_payload(&mut out, tensor)?;
+        out.pad(alignment)?;
+    }
+    Ok(())
+}
+
+fn alignment(pairs: &[(String, Value<'_>)]) -> Result<u64> {
+    match pairs.iter().find(|(key, _)| key == "general.alignment") {
+        None => Ok(ALIGNMENT_DEFAULT),
+        Some((_, Value::Unsigned(alignment)))
+            if alignment.is_power_of_two() && *alignment <= ALIGNMENT_MAX =>
+        {
+            Ok(*alignment)
+        }
+        Some((_, value)) => Err(Error::new(Code::GgufAlignment).found(format_args!("{value:?}"))),
+    }
+}
+
+fn put_info(head: &mut Vec<u8>, tensor: &Outgoing, offset: u64) -> Result<()> {
+    let place = |code| Error::new(code).tensor(&tensor.name);
+    let shape = tensor.shape();
+    if tensor.name.is_empty() || tensor.name.len() > NAME_MAX {
+        return Err(place(Code::GgufTensorName)
+            .expected(format_args!("1 to {NAME_MAX} bytes"))
+            .found(tensor.name.len()));
+    }
+    if shape.rank() > RANK_MAX as usize {
+        return Err(place(Code::GgufTensorRank).expected("at most 4 dimensions").found(shape));
+    }
+    let id = tensor.dtype.gguf_id().ok_or_else(|| {
+        place(Code::DtypeUnsupported).expected("a dtype of the GGUF format").found(tensor.dtype)
+    })?;
+    let whole = tensor.dtype.row_bytes(shape.cols()).ok().map(|row| row * shape.rows());
+    if whole != Some(tensor.size()?) {
+        return Err(place(Code::GgufTensorSize)
+            .expected(format_args!("rows of whole blocks of {} values", tensor.dtype.block_len()))
+            .found(format_args!("{} {shape}", tensor.dtype)));
+    }
+    put_string(head, &tensor.name);
+    head.extend((shape.rank() as u32).to_le_bytes());
+    for dim in shape.dims().iter().rev() {
+        head.extend(dim.to_le_bytes());
+    }
+    head.extend(id.to_le_bytes());
+    head.extend(offset.to_le_bytes());
+    Ok(())
+}

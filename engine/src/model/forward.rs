@@ -1,0 +1,405 @@
+//! The transformer, once: every family and every backend runs through this file.
+//!
+//! Knows the order of operations and the sites, nothing of formats or of how an operation is computed.
+
+use super::config::Config;
+use super::lm::{Lm, LogitRows, Want};
+use super::weights::{Resident, ResidentLayer, Weights};
+use crate::backend::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope};
+use crate::error::{Code, Error, Place, Result};
+use crate::probe::{Op, Probe, Site, Tap};
+
+/// Rows of logits computed in one product, so that the buffer stays small with large vocabularies.
+const HEAD_ROWS: usize = 16;
+
+/// How a model is set up on a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LmOptions {
+    /// Most positions; `None` takes the model's context. More than the model's is cut to it.
+    pub context: Option<usize>,
+    /// Tokens computed together while a prompt is read; at least 1.
+    pub chunk: usize,
+}
+
+impl Default for LmOptions {
+    fn default() -> Self {
+        Self { context: None, chunk: 128 }
+    }
+}
+
+/// Activations of one chunk. `rows` is the chunk length.
+#[derive(Debug)]
+struct Buffers<T> {
+    /// Residual stream, `[rows, hidden]`.
+    x: T,
+    /// Normalised stream, `[rows, hidden]`.
+    norm: T,
+    /// `[rows, heads * head_dim]`.
+    q: T,
+    /// `[rows, kv_heads * head_dim]`.
+    k: T,
+    /// `[rows, kv_heads * head_dim]`.
+    v: T,
+    /// Attention output before projection, `[rows, heads * head_dim]`.
+    mixed: T,
+    /// What a block adds to the stream, `[rows, hidden]`.
+    delta: T,
+    /// `[rows, intermediate]`.
+    gate: T,
+    /// `[rows, intermediate]`.
+    up: T,
+    /// `[min(rows, HEAD_ROWS), vocab]`.
+    logits: T,
+}
+
+impl<T> Buffers<T> {
+    fn new<B: Backend<Buf = T>>(backend: &B, config: &Config, rows: usize) -> Result<Self> {
+        let wide = |width: usize| {
+            let len = rows.checked_mul(width).ok_or_else(|| Error::new(Code::OutOfMemory))?;
+            backend.alloc(len)
+        };
+        Ok(Self {
+            x: wide(config.hidden)?,
+            norm: wide(config.hidden)?,
+            q: wide(config.q_width())?,
+            k: wide(config.kv_width())?,
+            v: wide(config.kv_width())?,
+            mixed: wide(config.q_width())?,
+            delta: wide(config.hidden)?,
+            gate: wide(config.intermediate)?,
+            up: wide(config.intermediate)?,
+            logits: backend.alloc(rows.min(HEAD_ROWS) * config.vocab)?,
+        })
+    }
+}
+
+/// A model on backend `B`.
+#[derive(Debug)]
+pub struct Transformer<B: Backend> {
+    config: Config,
+    backend: B,
+    weights: Resident<B::Weight>,
+    kv: B::Kv,
+    buffers: Buffers<B::Buf>,
+    /// Radians per position, `[rope.dims / 2]`.
+    inverse_frequencies: Vec<f32>,
+    context: usize,
+    chunk: usize,
+    position: usize,
+    /// Logits of the last call, `[wanted, vocab]`.
+    logits: Vec<f32>,
+}
+
+impl<B: Backend> Transformer<B> {
+    /// Makes the weights resident and the cache empty.
+    ///
+    /// # Errors
+    /// [`Code::WeightDtype`], [`Code::OutOfMemory`] and what the backend adds.
+    pub fn new(config: &Config, weights: &Weights, backend: B, options: LmOptions) -> Result<Self> {
+        let context = options.context.unwrap_or(config.context).clamp(1, config.context);
+        let chunk = options.chunk.clamp(1, context);
+        let kv = KvShape { layers: config.layers, width: config.kv_width(), capacity: context };
+        Ok(Self {
+            weights: weights.upload(config, &backend)?,
+            kv: backend.kv_alloc(kv)?,
+            buffers: Buffers::new(&backend, config, chunk)?,
+            inverse_frequencies: config
+                .rope
+                .inverse_frequencies(weights.rope_factors()?.as_deref()),
+            context,
+            chunk,
+            position: 0,
+            logits: Vec::new(),
+            config: config.clone(),
+            backend,
+        })
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Refuses what cannot be computed, before anything changes.
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::new(Code::EmptyPrompt).expected("at least one token"));
+        }
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= self.config.vocab) {
+            return Err(Error::new(Code::TokenId)
+                .expected(format_args!("below {}", self.config.vocab))
+                .found(token));
+        }
+        if tokens.len() > self.context - self.position {
+            return Err(Error::new(Code::ContextExceeded)
+                .expected(format_args!("at most {} tokens", self.context))
+                .found(format_args!("{} tokens", self.position.saturating_add(tokens.len())))
+                .hint("shorten the prompt or ask for fewer tokens"));
+        }
+        Ok(())
+    }
+
+    /// Runs one chunk; keeps the logits of its last `wanted` rows.
+    fn run_chunk(&mut self, tokens: &[u32], wanted: usize, probe: &mut dyn Probe) -> Result<()> {
+        let rows = tokens.len();
+        let (backend, buffers) = (&self.backend, &mut self.buffers);
+        backend.embed(Site::model(Op::Embed), &mut buffers.x, &self.weights.embed, tokens)?;
+        let mut pass = Pass {
+            config: &self.config,
+            backend,
+            inverse_frequencies: &self.inverse_frequencies,
+            position: self.position,
+            rows,
+            probe,
+        };
+        pass.tap(Site::model(Op::Embed), &buffers.x, self.config.hidden)?;
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            pass.attention_block(index, layer, buffers, &mut self.kv)?;
+            pass.feed_forward_block(index, layer, buffers)?;
+            pass.check_finite(Site::layer(index, Op::FfnResidual), &buffers.x)?;
+        }
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embed);
+        for first in (rows - wanted..rows).step_by(HEAD_ROWS) {
+            let count = HEAD_ROWS.min(rows - first);
+            pass.head(&self.weights.final_norm, head, buffers, first, count, &mut self.logits)?;
+        }
+        self.position += rows;
+        Ok(())
+    }
+}
+
+impl<B: Backend> Lm for Transformer<B> {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn backend_name(&self) -> String {
+        self.backend.name()
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+
+    fn position(&self) -> usize {
+        self.position
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.position = self.position.min(len);
+    }
+
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        probe: &mut dyn Probe,
+    ) -> Result<LogitRows<'_>> {
+        self.check(tokens)?;
+        self.logits.clear();
+        let chunks = tokens.len().div_ceil(self.chunk);
+        for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
+            let wanted = match want {
+                Want::All => chunk.len(),
+                Want::Last => usize::from(index + 1 == chunks),
+            };
+            self.run_chunk(chunk, wanted, probe)?;
+        }
+        Ok(LogitRows::new(&self.logits, self.config.vocab))
+    }
+}
+
+/// One chunk on its way through the layers.
+struct Pass<'a, B> {
+    config: &'a Config,
+    backend: &'a B,
+    inverse_frequencies: &'a [f32],
+    /// Position of the first row.
+    position: usize,
+    /// Tokens in this chunk.
+    rows: usize,
+    probe: &'a mut dyn Probe,
+}
+
+impl<B: Backend> Pass<'_, B> {
+    fn attention_block(
+        &mut self,
+        index: usize,
+        weights: &ResidentLayer<B::Weight>,
+        buffers: &mut Buffers<B::Buf>,
+        kv: &mut B::Kv,
+    ) -> Result<()> {
+        let Buffers { x, norm, q, k, v, mixed, delta, .. } = buffers;
+        let (config, backend, rows) = (self.config, self.backend, self.rows);
+        let site = |op| Site::layer(index, op);
+        backend.rms_norm(site(Op::AttnNorm), norm, x, &weights.attn_norm, self.norm(0, rows))?;
+        self.tap(site(Op::AttnNorm), norm, config.hidden)?;
+        let mut jobs: [Projection<'_, B>; 3] = [
+            project(site(Op::Q), q, &weights.q, weights.q_bias.as_ref()),
+            project(site(Op::K), k, &weights.k, weights.k_bias.as_ref()),
+            project(site(Op::V), v, &weights.v, weights.v_bias.as_ref()),
+        ];
+        backend.project(&mut jobs, norm, rows)?;
+        self.tap(site(Op::Q), q, config.q_width())?;
+        self.tap(site(Op::K), k, config.kv_width())?;
+        self.tap(site(Op::V), v, config.kv_width())?;
+        backend.rope(site(Op::RopeQ), q, &self.rope(config.heads))?;
+        backend.rope(site(Op::RopeK), k, &self.rope(config.kv_heads))?;
+        self.tap(site(Op::RopeQ), q, config.q_width())?;
+        self.tap(site(Op::RopeK), k, config.kv_width())?;
+        let at = KvRows { layer: index, position: self.position, rows };
+        backend.kv_append(kv, k, v, at)?;
+        self.attend(index, q, kv, mixed)?;
+        self.tap(site(Op::AttnOut), mixed, config.q_width())?;
+        let output = project(site(Op::OProj), delta, &weights.o, weights.o_bias.as_ref());
+        backend.project(&mut [output], mixed, rows)?;
+        self.tap(site(Op::OProj), delta, config.hidden)?;
+        backend.add(site(Op::AttnResidual), x, delta, rows * config.hidden)?;
+        self.tap(site(Op::AttnResidual), x, config.hidden)
+    }
+
+    /// Attention proper; the probabilities are only kept when the probe wants them.
+    fn attend(&mut self, index: usize, q: &B::Buf, kv: &B::Kv, mixed: &mut B::Buf) -> Result<()> {
+        let config = self.config;
+        let attention = Attention {
+            layer: index,
+            position: self.position,
+            rows: self.rows,
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+            causal: true,
+            window: config.sliding_window,
+        };
+        let site = Site::layer(index, Op::AttnOut);
+        let scores_site = Site::layer(index, Op::AttnScores);
+        if !self.probe.wants(scores_site) {
+            return self.backend.attention(site, mixed, q, kv, &attention, None);
+        }
+        let width = config.heads * attention.context();
+        let mut scores = self.backend.alloc(self.rows * width)?;
+        self.backend.attention(site, mixed, q, kv, &attention, Some(&mut scores))?;
+        self.tap(scores_site, &scores, width)
+    }
+
+    fn feed_forward_block(
+        &mut self,
+        index: usize,
+        weights: &ResidentLayer<B::Weight>,
+        buffers: &mut Buffers<B::Buf>,
+    ) -> Result<()> {
+        let Buffers { x, norm, gate, up, delta, .. } = buffers;
+        let (config, backend, rows) = (self.config, self.backend, self.rows);
+        let site = |op| Site::layer(index, op);
+        backend.rms_norm(site(Op::FfnNorm), norm, x, &weights.ffn_norm, self.norm(0, rows))?;
+        self.tap(site(Op::FfnNorm), norm, config.hidden)?;
+        let mut jobs: [Projection<'_, B>; 2] = [
+            project(site(Op::Gate), gate, &weights.gate, None),
+            project(site(Op::Up), up, &weights.up, None),
+        ];
+        backend.project(&mut jobs, norm, rows)?;
+        self.tap(site(Op::Gate), gate, config.intermediate)?;
+        self.tap(site(Op::Up), up, config.intermediate)?;
+        let len = rows * config.intermediate;
+        backend.act_mul(site(Op::Swiglu), gate, up, config.activation, len)?;
+        self.tap(site(Op::Swiglu), gate, config.intermediate)?;
+        backend.project(&mut [project(site(Op::Down), delta, &weights.down, None)], gate, rows)?;
+        self.tap(site(Op::Down), delta, config.hidden)?;
+        backend.add(site(Op::FfnResidual), x, delta, rows * config.hidden)?;
+        self.tap(site(Op::FfnResidual), x, config.hidden)
+    }
+
+    /// Final norm and logits of `count` rows from row `first`, appended to `logits`.
+    fn head(
+        &mut self,
+        final_norm: &B::Weight,
+        head: &B::Weight,
+        buffers: &mut Buffers<B::Buf>,
+        first: usize,
+        count: usize,
+        logits: &mut Vec<f32>,
+    ) -> Result<()> {
+        let Buffers { x, norm, logits: out, .. } = buffers;
+        let site = Site::model(Op::FinalNorm);
+        self.backend.rms_norm(site, norm, x, final_norm, self.norm(first, count))?;
+        self.tap_rows(site, norm, self.config.hidden, first, count)?;
+        let site = Site::model(Op::Logits);
+        self.backend.project(&mut [project(site, out, head, None)], norm, count)?;
+        let start = logits.len();
+        logits.resize(start + count * self.config.vocab, 0.0);
+        let values = &mut logits[start..];
+        self.backend.read(out, values)?;
+        if self.probe.wants(site) {
+            let position = self.position + first;
+            self.probe.tap(Tap { site, position, rows: count, values });
+        }
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.non_finite(site, first + at / self.config.vocab)),
+            None => Ok(()),
+        }
+    }
+
+    fn norm(&self, first_row: usize, rows: usize) -> Norm {
+        Norm { first_row, rows, width: self.config.hidden, eps: self.config.norm_eps }
+    }
+
+    fn rope(&self, heads: usize) -> Rope<'_> {
+        Rope {
+            style: self.config.rope.style,
+            inverse_frequencies: self.inverse_frequencies,
+            position: self.position,
+            rows: self.rows,
+            heads,
+            head_dim: self.config.head_dim,
+        }
+    }
+
+    /// Shows all rows of `values` to the probe, if it wants the site.
+    fn tap(&mut self, site: Site, values: &B::Buf, width: usize) -> Result<()> {
+        self.tap_rows(site, values, width, 0, self.rows)
+    }
+
+    /// The same for `rows` rows, the first of which belongs to row `first` of the chunk.
+    fn tap_rows(
+        &mut self,
+        site: Site,
+        values: &B::Buf,
+        width: usize,
+        first: usize,
+        rows: usize,
+    ) -> Result<()> {
+        if !self.probe.wants(site) {
+            return Ok(());
+        }
+        let mut copy = vec![0.0; rows * width];
+        self.backend.read(values, &mut copy)?;
+        self.probe.tap(Tap { site, position: self.position + first, rows, values: &copy });
+        Ok(())
+    }
+
+    /// Stops at the end of the first layer whose residual stream is no longer finite.
+    fn check_finite(&self, site: Site, x: &B::Buf) -> Result<()> {
+        match self.backend.first_non_finite(x, self.rows * self.config.hidden)? {
+            Some(at) => Err(self.non_finite(site, at / self.config.hidden)),
+            None => Ok(()),
+        }
+    }
+
+    fn non_finite(&self, site: Site, row: usize) -> Error {
+        Error::new(Code::NonFinite)
+            .place(Place::Site(site.to_string()))
+            .expected("finite values")
+            .found(format_args!("NaN or infinity at position {}", self.position + row))
+            .hint("check the weights with `validate --quality`")
+    }
+}
+
+fn project<'a, B: Backend>(
+    site: Site,
+    dst: &'a mut B::Buf,
+    weight: &'a B::Weight,
+    bias: Option<&'a B::Weight>,
+) -> Projection<'a, B> {
+    Projection { site, dst, weight, bias }
+}

@@ -1,0 +1,89 @@
+//! What everyone outside the engine sees of a running model: tokens in, logits out.
+
+use super::config::Config;
+use crate::error::Result;
+use crate::probe::Probe;
+
+/// Which rows of logits a caller wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Want {
+    /// One row per token.
+    All,
+    /// The row of the last token.
+    Last,
+}
+
+/// Rows of logits, one per wanted token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitRows<'a> {
+    values: &'a [f32],
+    vocab: usize,
+}
+
+impl<'a> LogitRows<'a> {
+    /// Rows of `vocab` values each.
+    pub(super) fn new(values: &'a [f32], vocab: usize) -> Self {
+        Self { values, vocab }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.vocab
+    }
+
+    /// Logits per row.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Row `row`, `[vocab]`; `None` beyond the last.
+    pub fn row(&self, row: usize) -> Option<&'a [f32]> {
+        self.values.chunks_exact(self.vocab).nth(row)
+    }
+
+    /// The row of the last token, `[vocab]`.
+    pub fn last(&self) -> &'a [f32] {
+        self.values.rchunks_exact(self.vocab).next().unwrap_or_default()
+    }
+
+    /// All rows, `[rows, vocab]`.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+}
+
+/// A model on a backend, with its key-value cache. Generics end here.
+pub trait Lm: Send {
+    /// Hyper-parameters.
+    fn config(&self) -> &Config;
+
+    /// Name of the backend, for reports.
+    fn backend_name(&self) -> String;
+
+    /// Most positions this instance takes.
+    fn context(&self) -> usize;
+
+    /// Tokens in the cache; the next token stands at this position.
+    fn position(&self) -> usize;
+
+    /// Forgets the tokens from `len` on; does nothing when there are not as many.
+    fn truncate(&mut self, len: usize);
+
+    /// Forgets all tokens.
+    fn reset(&mut self) {
+        self.truncate(0);
+    }
+
+    /// Appends `tokens` and computes logits.
+    ///
+    /// # Errors
+    /// [`crate::Code::EmptyPrompt`], [`crate::Code::TokenId`], [`crate::Code::ContextExceeded`] with both
+    /// numbers, [`crate::Code::NonFinite`] with the site. After an error the position is that of the
+    /// last whole chunk.
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        probe: &mut dyn Probe,
+    ) -> Result<LogitRows<'_>>;
+}

@@ -1,0 +1,20 @@
+//! The transformer: hyper-parameters and names as data, one forward pass.
+
+pub mod config;
+mod facade;
+pub mod forward;
+pub mod generation;
+mod keys;
+pub mod lm;
+pub mod rope;
+pub mod slots;
+pub mod weights;
+
+pub use config::{Activation, Bias, Config, Family};
+pub use facade::Model;
+pub use forward::{LmOptions, Transformer};
+pub use generation::GenerationDefaults;
+pub use lm::{Lm, LogitRows, Want};
+pub use rope::{RopeConfig, RopeScaling, RopeStyle};
+pub use slots::{Naming, Role, Slot};
+pub use weights::{NamedTensor, Weights};

@@ -1,0 +1,156 @@
+//! A tokenizer's parts out of a GGUF (or APR) vocabulary.
+//!
+//! Kinds and texts of the entries are checked against each other here; what the entries mean to the two
+//! algorithms is built once, at load.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::added::AddedToken;
+use super::bpe::{Bpe, BpeRules, PreType, build_model};
+use super::json::split_merge;
+use super::pieces::{Kind, PieceTable, byte_level_text, char_of_byte, parse_byte_token};
+use super::spm::{SPACE, Spm};
+use super::tokenizer::{check_token_len, invalid};
+use super::vocab::GgufVocab;
+use crate::error::Result;
+
+/// The kind of every entry, checked against its text.
+pub(super) fn kinds(vocab: &GgufVocab<'_>) -> Result<Vec<Kind>> {
+    let special = |id: usize| {
+        let ids = [vocab.bos, vocab.eos, vocab.eot, vocab.unk, vocab.pad];
+        ids.contains(&Some(id as u64))
+    };
+    let mut kinds = Vec::with_capacity(vocab.tokens.len().min(4096));
+    for (id, token) in vocab.tokens.iter().enumerate() {
+        check_token_len(token)?;
+        let kind = match vocab.token_types.get(id) {
+            Some(number) => Kind::from_gguf(*number).ok_or_else(|| {
+                let field = format!("tokenizer.ggml.token_type[{id}]");
+                invalid(&field).expected("a token type from 1 to 6").found(number)
+            })?,
+            // Without types, spelling decides.
+            None if special(id) || is_bracketed(token) => Kind::Control,
+            None if vocab.model == "llama" && parse_byte_token(token).is_some() => Kind::Byte,
+            None => Kind::Normal,
+        };
+        if kind == Kind::Byte && parse_byte_token(token).is_none() {
+            let field = format!("tokenizer.ggml.tokens[{id}]");
+            return Err(invalid(&field).expected("<0x00> to <0xFF>").found(token));
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+/// Control tokens of vocabularies without types look like `<|name|>`.
+fn is_bracketed(token: &str) -> bool {
+    token.len() > 4 && token.starts_with("<|") && token.ends_with("|>")
+}
+
+/// Added tokens of a GGUF vocabulary: everything that is not built from text.
+pub(super) fn added(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Vec<AddedToken> {
+    let mut taken = BTreeSet::new();
+    let mut list = Vec::new();
+    for (id, (token, kind)) in vocab.tokens.iter().zip(kinds).enumerate() {
+        // A string that stands twice belongs to its first id; an empty one can never be found.
+        let wanted = matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined);
+        if wanted && !token.is_empty() && token.len() <= 256 && taken.insert(*token) {
+            let mut added = AddedToken::plain(id as u32, token, *kind);
+            added.rstrip = strips_right(vocab.name, token, *kind);
+            list.push(added);
+        }
+    }
+    list
+}
+
+/// Phi-3's tokenizer swallows white space after its control tokens; GGUF has no field for that, so the
+/// model name decides, as in llama.cpp.
+fn strips_right(name: &str, token: &str, kind: Kind) -> bool {
+    let name = name.to_ascii_lowercase();
+    let phi3 = name.contains("phi-3") || name.contains("phi3");
+    phi3 && match token {
+        "</s>" => true,
+        "<unk>" | "<s>" | "<|endoftext|>" => false,
+        _ => kind.is_special(),
+    }
+}
+
+pub(super) fn pieces(
+    vocab: &GgufVocab<'_>,
+    kinds: &[Kind],
+    byte_level: bool,
+) -> Result<PieceTable> {
+    let mut table = PieceTable::default();
+    for (token, kind) in vocab.tokens.iter().zip(kinds) {
+        match kind {
+            Kind::Byte => {
+                let byte =
+                    parse_byte_token(token).ok_or_else(|| invalid("tokenizer.ggml.tokens"))?;
+                table.push(&[byte], *kind);
+            }
+            Kind::Normal if byte_level => table.push(&byte_level_text(token), *kind),
+            Kind::Normal => table.push(token.replace(SPACE, " ").as_bytes(), *kind),
+            _ => table.push(token.as_bytes(), *kind),
+        }
+    }
+    Ok(table)
+}
+
+/// Byte-level BPE out of a GGUF vocabulary.
+pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
+    let pre = PreType::named(vocab.pre)?;
+    let (normalizer, pre_tokenizer) = pre.parts()?;
+    let mut merges = Vec::with_capacity(vocab.merges.len().min(4096));
+    for (index, merge) in vocab.merges.iter().enumerate() {
+        let (left, right) = split_merge(merge).ok_or_else(|| {
+            let field = format!("tokenizer.ggml.merges[{index}]");
+            invalid(&field).expected("two tokens and one space").found(merge)
+        })?;
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    let normal = |id: usize| kinds.get(id) == Some(&Kind::Normal);
+    let mut entries: BTreeMap<&str, u32> = BTreeMap::new();
+    for (id, token) in vocab.tokens.iter().enumerate().filter(|(id, _)| normal(*id)) {
+        if let Some(first) = entries.insert(token, id as u32) {
+            let field = format!("tokenizer.ggml.tokens[{id}]");
+            let found = format!("{token:?}, which is also token {first}");
+            return Err(invalid(&field).expected("each token once").found(found));
+        }
+    }
+    let missing =
+        (0..=255).map(char_of_byte).find(|c| !entries.contains_key(c.to_string().as_str()));
+    if let Some(character) = missing {
+        return Err(invalid("tokenizer.ggml.tokens")
+            .expected("an entry for each of the 256 bytes")
+            .found(format!("no {character}")));
+    }
+    let entries = entries.into_iter().map(|(token, id)| (token.to_owned(), id));
+    let rules = BpeRules { ignore_merges: pre.ignore_merges, ..BpeRules::default() };
+    let model = build_model(entries, merges, rules)?;
+    let pre_tokenizer = Some(pre_tokenizer);
+    Ok(Bpe { normalizer, pre_tokenizer, model })
+}
+
+/// SentencePiece-style BPE out of a GGUF vocabulary.
+pub(super) fn spm(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Spm> {
+    if vocab.scores.is_empty() {
+        return Err(invalid("tokenizer.ggml.scores").expected("one score for each token").found(0));
+    }
+    let mut pieces = BTreeMap::new();
+    let mut bytes = Box::new([None; 256]);
+    for (id, ((token, kind), score)) in
+        vocab.tokens.iter().zip(kinds).zip(&vocab.scores).enumerate()
+    {
+        let id = id as u32;
+        match (kind, parse_byte_token(token)) {
+            (Kind::Byte, Some(byte)) => bytes[usize::from(byte)] = Some(id),
+            (Kind::Normal, _) => {
+                pieces.entry(Box::from(*token)).or_insert((id, *score));
+            }
+            _ => {}
+        }
+    }
+    let unknown = vocab.unk.and_then(|id| u32::try_from(id).ok());
+    let unknown = unknown.filter(|id| (*id as usize) < kinds.len());
+    Spm::new(pieces, bytes, unknown)
+}

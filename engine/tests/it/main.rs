@@ -1,0 +1,13 @@
+//! Tests of the engine through its public names, judged by recordings of independent implementations.
+
+mod config;
+mod conformance;
+mod fixture;
+mod generate;
+mod golden;
+mod oracle;
+mod paths;
+mod simd;
+mod template;
+mod tokenizer;
+mod vocabulary;
