@@ -1,0 +1,167 @@
+//! Checks of the forward pass: invariants, parity, path equality, determinism.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::tolerance::{AtLeast, AtMost, Parity};
+
+/// Parameters of `stage`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Stage {
+    /// What must hold.
+    pub invariant: Invariant,
+    /// The text that is run; a built-in one when absent.
+    #[serde(default)]
+    pub prompt: Option<String>,
+}
+
+/// An invariant measured on a real forward pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Invariant {
+    /// Every activation of every site is finite.
+    Finite,
+    /// Embedded tokens are not zero, and different tokens differ.
+    EmbeddingVaries,
+    /// After division by the norm's weight, each normalised row has a root mean square of one, within this.
+    NormRms(AtMost),
+    /// Attention probabilities of each row and head sum to one, within this.
+    AttentionSums(AtMost),
+    /// No attention probability lies on a later position.
+    AttentionCausal,
+    /// Rotation keeps the length of each head's query and key, relatively within this.
+    RopeNorm(AtMost),
+    /// Rotation changes queries and keys at every position but the first.
+    RopeMoves,
+    /// The dot product of two rotated vectors depends on the distance of their positions alone, within this.
+    RopeRelative(AtMost),
+    /// Each layer changes the residual stream by at least this share of its norm, and not by nothing.
+    LayersWork(AtLeast),
+    /// `activation(gate) * up` is what the recorded gate and up give, within this.
+    Swiglu(AtMost),
+    /// The logits of each row have at least this standard deviation.
+    LogitSpread(AtLeast),
+    /// The probabilities of each row sum to one, within this.
+    ProbabilitySums(AtMost),
+    /// The entropy of the next token stays below this share of `ln(vocab)` at some position.
+    EntropyBelow(AtMost),
+    /// Logits at different positions differ.
+    PositionsDiffer,
+    /// Greedy sampling chooses the largest logit, the lowest id on ties.
+    GreedyIsArgmax,
+}
+
+/// Parameters of `logits-close`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct LogitsClose {
+    /// The reference.
+    pub against: Against,
+    /// Texts that are run; a built-in set when empty. Recorded references bring their own.
+    #[serde(default)]
+    pub prompts: Vec<String>,
+    /// Sites to compare, as `layers.0.attn_norm` or `layers.*.attn_norm`; the logits when empty.
+    #[serde(default)]
+    pub sites: Vec<String>,
+    /// The bounds.
+    pub tolerance: Parity,
+}
+
+/// What logits are compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Against {
+    /// The scalar backend on the same form.
+    Scalar,
+    /// Values recorded from an independent implementation.
+    Oracle(Oracle),
+    /// The same backend on another form of the same model.
+    Form(String),
+}
+
+/// A SafeTensors file of recorded tokens, logits and activations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Oracle {
+    /// The file under the fixtures; `{model}`, `{form}` and `{stem}` (of the form's path) are filled in.
+    pub file: PathBuf,
+    /// Tensor that holds the logits.
+    #[serde(default = "logits")]
+    pub logits: String,
+}
+
+fn logits() -> String {
+    "logits".into()
+}
+
+/// Parameters of `path-equal`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PathEqual {
+    /// The path that is compared with one prefill of the whole text.
+    pub path: Path,
+    /// How equal.
+    pub class: Class,
+    /// The text; a built-in one when absent.
+    #[serde(default)]
+    pub prompt: Option<String>,
+}
+
+/// An execution path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Path {
+    /// One token at a time, on the cache.
+    Cached,
+    /// Prefill in chunks of these lengths.
+    Chunked(Vec<usize>),
+    /// This many threads against one.
+    Threads(usize),
+    /// Each instruction set of the machine against the best.
+    Isa,
+    /// After a reset of a used cache.
+    Reset,
+    /// After cutting the cache back to a prefix.
+    Truncated,
+    /// In a context allocated for more tokens.
+    Allocation(usize),
+    /// Every prefix on a fresh cache.
+    Prefixes,
+}
+
+/// How equal two paths must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Class {
+    /// The same bits.
+    Bitwise,
+    /// Within these bounds.
+    Within(Parity),
+}
+
+/// Parameters of `determinism`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Determinism {
+    /// What is repeated.
+    pub of: Repeated,
+    /// How often, at least 2.
+    pub runs: usize,
+}
+
+/// What a determinism gate repeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Repeated {
+    /// Logits of a prefill, bit by bit.
+    Logits,
+    /// Greedy tokens.
+    Greedy,
+    /// Sampled tokens under one seed; and two seeds must not always agree.
+    Sampled,
+    /// Loading the model and running it.
+    Load,
+}

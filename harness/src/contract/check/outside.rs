@@ -1,0 +1,179 @@
+//! Checks of the executable: command line, hostile files, speed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Scope;
+use crate::contract::tolerance::{Positive, Why};
+
+/// Parameters of `cli`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Cli {
+    /// Arguments; `{model}`, `{backend}`, `{work}` and `{fixtures}` are filled in.
+    pub args: Vec<String>,
+    /// Text for standard input; empty when absent.
+    #[serde(default)]
+    pub stdin: Option<String>,
+    /// What is expected.
+    pub expect: CliExpect,
+    /// Seconds after which the call counts as hung.
+    #[serde(default = "time_limit")]
+    pub time_limit_s: u64,
+}
+
+const fn time_limit() -> u64 {
+    60
+}
+
+impl Cli {
+    /// Depends on what the arguments mention.
+    pub(super) fn scope(&self) -> Scope {
+        let mentions = |name: &str| self.args.iter().any(|arg| arg.contains(name));
+        if mentions("{backend}") {
+            Scope::FormBackend
+        } else if mentions("{model}") {
+            Scope::Form
+        } else {
+            Scope::Once
+        }
+    }
+}
+
+/// What a call of the executable must do. Patterns are plain text, or `/…/` with `^`, `$`, `.`, `*`, `+`, `?`, classes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CliExpect {
+    /// Exit code.
+    pub exit: i32,
+    /// Patterns that standard output must have.
+    #[serde(default)]
+    pub stdout: Vec<String>,
+    /// Patterns that standard output must not have.
+    #[serde(default)]
+    pub stdout_not: Vec<String>,
+    /// Patterns that standard error must have.
+    #[serde(default)]
+    pub stderr: Vec<String>,
+    /// Patterns that standard error must not have.
+    #[serde(default)]
+    pub stderr_not: Vec<String>,
+    /// Standard output is exactly one JSON value with these properties.
+    #[serde(default)]
+    pub json: Vec<JsonExpect>,
+    /// Files that must exist and not be empty afterwards; placeholders as in `args`.
+    #[serde(default)]
+    pub files: Vec<String>,
+}
+
+/// A property of a place in a JSON value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct JsonExpect {
+    /// JSON pointer (RFC 6901).
+    pub at: String,
+    /// The property.
+    pub is: JsonTest,
+}
+
+/// What a JSON value must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum JsonTest {
+    /// Exactly this text.
+    Text(String),
+    /// A text with this pattern.
+    Matches(String),
+    /// Exactly this number.
+    Number(f64),
+    /// A number not below.
+    AtLeast(f64),
+    /// A number not above.
+    AtMost(f64),
+    /// This truth value.
+    Bool(bool),
+    /// An array or text of exactly this length.
+    Length(usize),
+    /// An array, object or text that is not empty.
+    NotEmpty,
+    /// Not there, or null.
+    Absent,
+}
+
+/// Parameters of `hostile`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Hostile {
+    /// Prefix of the row names that are judged (`gguf-`); every row when empty.
+    #[serde(default)]
+    pub rows: String,
+    /// Fewest rows that must have been judged, so that a lost corpus is not a green gate.
+    pub rows_at_least: usize,
+    /// Longest time one file may take, in milliseconds.
+    pub time_limit_ms: u64,
+    /// Address space one file may take, in MiB.
+    pub memory_limit_mib: u64,
+}
+
+/// Parameters of `throughput`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Throughput {
+    /// What is timed.
+    pub phase: Phase,
+    /// What it is timed against, interleaved in the same run.
+    pub against: Rival,
+    /// Tokens per sample.
+    pub tokens: usize,
+    /// Tested speed divided by the rival's, at least.
+    pub ratio_at_least: Positive,
+    /// Which clock is judged; the other is reported.
+    #[serde(default)]
+    pub clock: Clock,
+    /// Pairs at most; fewer when the decision is clear earlier.
+    #[serde(default = "pairs")]
+    pub pairs_at_most: usize,
+    /// Why that ratio.
+    pub why: Why,
+}
+
+const fn pairs() -> usize {
+    60
+}
+
+/// The timed part of generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The prompt at once.
+    Prefill,
+    /// Token by token.
+    Decode,
+}
+
+/// The clock by which speed is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// CPU time of all threads: other tenants of the machine are not in it, but neither is what threads gain.
+    #[default]
+    Cpu,
+    /// Wall time: noisier, and the only one for what threads gain.
+    Wall,
+}
+
+/// What a speed is compared with. Speeds are per token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Rival {
+    /// The same thing: calibration, the ratio must be one.
+    Itself,
+    /// Another backend on the same form.
+    Backend(String),
+    /// The same backend on another form of the same model.
+    Form(String),
+    /// The other phase on the same tokens.
+    Phase(Phase),
+    /// The same thing on this many tokens: what grows faster than linear loses speed per token.
+    Tokens(usize),
+}

@@ -1,0 +1,181 @@
+//! `logits-close`: logits or activations against a reference.
+
+use std::collections::BTreeMap;
+
+use apr_engine::format::safetensors;
+use apr_engine::model::{LmOptions, Model};
+use apr_engine::probe::{Op, Site};
+
+use super::context::{BackendSpec, JudgeContext, Look, filled, refused};
+use super::look::{Recording, Tokens, record, token_sets};
+use super::{Planned, parity};
+use crate::case::ModelRef;
+use crate::compare::{RowPlace, Tally};
+use crate::contract::check::{Against, LogitsClose, Oracle};
+use crate::verdict::Verdict;
+
+/// Judges `check` on `case`.
+pub(super) fn judge(check: &LogitsClose, case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
+    let form = ctx.form(case)?;
+    let model = ctx.model(form)?;
+    let spec = BackendSpec::of(&case.info.cell);
+    let mut lm = ctx.lm(&model, &spec, LmOptions::default())?;
+    let wanted = |site: Site| wants(&check.sites, site);
+    let mut tally = ctx.tally();
+    let reference = match &check.against {
+        Against::Oracle(oracle) => {
+            let (tokens, recorded) = recorded(ctx, form, oracle, check)?;
+            let tested = record(&mut *lm, &tokens.ids, &wanted)?;
+            compare(&mut tally, &tokens.label, &recorded, &tested);
+            format!("recorded {}", oracle.logits)
+        }
+        Against::Scalar | Against::Form(_) => {
+            let (other, label) = reference(ctx, case, &check.against, &spec)?;
+            let (other_model, other_spec) = (other.0, other.1);
+            let mut oracle = ctx.lm(&other_model, &other_spec, LmOptions::default())?;
+            for tokens in token_sets(ctx, form, &model, &check.prompts)? {
+                let expected = record(&mut *oracle, &tokens.ids, &wanted)?;
+                let tested = record(&mut *lm, &tokens.ids, &wanted)?;
+                compare(&mut tally, &tokens.label, &pick(expected, &check.sites), &tested);
+            }
+            label
+        }
+    };
+    Ok(parity::verdict(ctx, &tally, &check.tolerance, &reference))
+}
+
+/// Site → rows of values.
+type Sites = BTreeMap<Site, Vec<Vec<f32>>>;
+
+type Side = (std::sync::Arc<Model>, BackendSpec);
+
+/// The reference side: scalar on the same form, or the same backend on another form.
+fn reference(
+    ctx: &JudgeContext,
+    case: &Planned,
+    against: &Against,
+    spec: &BackendSpec,
+) -> Look<(Side, String)> {
+    let form = ctx.form(case)?;
+    match against {
+        Against::Form(other) => {
+            let spec = BackendSpec { reference: true, ..spec.clone() };
+            let other = ctx.sibling(form, other)?;
+            Ok(((ctx.reference_model(&other)?, spec), other.form))
+        }
+        Against::Scalar | Against::Oracle(_) => {
+            Ok(((ctx.model(form)?, BackendSpec::scalar()), "scalar".into()))
+        }
+    }
+}
+
+/// Whether `site` is compared: by name, or by name with `*` for the layer. No names mean the logits.
+fn wants(sites: &[String], site: Site) -> bool {
+    let name = site.to_string();
+    let any_layer = match site.layer {
+        Some(_) => format!("layers.*.{}", site.op.name()),
+        None => name.clone(),
+    };
+    sites.iter().any(|wanted| *wanted == name || *wanted == any_layer)
+}
+
+/// What the gate compares out of a recording.
+fn pick(recording: Recording, sites: &[String]) -> Sites {
+    let logits = sites.is_empty();
+    recording
+        .sites
+        .into_iter()
+        .filter(|(site, _)| if logits { site.op == Op::Logits } else { wants(sites, *site) })
+        .map(|(site, rows)| (site, rows.rows))
+        .collect()
+}
+
+/// Adds every row of every expected site to the tally; a site that the engine does not report is a mismatch.
+fn compare(tally: &mut Tally, label: &str, expected: &Sites, tested: &Recording) {
+    for (site, rows) in expected {
+        let none = Vec::new();
+        let found = tested.sites.get(site).map_or(&none, |found| &found.rows);
+        for (position, reference) in rows.iter().enumerate() {
+            let place = RowPlace { label: format!("{label} {site}"), position };
+            let row = found.get(position).map(Vec::as_slice).unwrap_or_default();
+            if site.op == Op::Logits {
+                tally.add_logits(place, reference, row);
+            } else {
+                tally.add(place, reference, row);
+            }
+        }
+        if found.len() > rows.len() {
+            let place = RowPlace { label: format!("{label} {site}"), position: rows.len() };
+            tally.add(place, &[], &found[rows.len()]);
+        }
+    }
+}
+
+/// Tokens and values of a recorded oracle.
+fn recorded(
+    ctx: &JudgeContext,
+    form: &ModelRef,
+    oracle: &Oracle,
+    check: &LogitsClose,
+) -> Look<(Tokens, Sites)> {
+    let broken = |what: String| Box::new(Verdict::broken(format!("oracle: {what}")));
+    let bytes = ctx.fixture(&oracle.file, Some(form), "oracle")?;
+    let container = safetensors::parse(&bytes).map_err(|error| broken(error.to_string()))?;
+    let find = |name: &str| {
+        container.tensor(name).ok_or_else(|| broken(format!("no tensor {name} was recorded")))
+    };
+    let ids = find("tokens")?.view.bytes().chunks_exact(4);
+    let ids: Vec<u32> =
+        ids.map(|raw| u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]])).collect();
+    let mut sites = BTreeMap::new();
+    let rows = |name: &str| -> Look<Vec<Vec<f32>>> {
+        let view = find(name)?.view;
+        let values = view.dequantize().map_err(|error| refused("oracle", &error))?;
+        Ok(values.chunks_exact(view.cols().max(1)).map(<[f32]>::to_vec).collect())
+    };
+    if check.sites.is_empty() {
+        sites.insert(Site::model(Op::Logits), rows(&oracle.logits)?);
+    } else {
+        for entry in &container.tensors {
+            if let Some(site) = parse_site(&entry.name).filter(|site| wants(&check.sites, *site)) {
+                sites.insert(site, rows(&entry.name)?);
+            }
+        }
+    }
+    Ok((Tokens { label: filled(&oracle.file, Some(form)), ids }, sites))
+}
+
+/// The site called `name`.
+pub(super) fn parse_site(name: &str) -> Option<Site> {
+    match name.strip_prefix("layers.") {
+        Some(rest) => {
+            let (layer, op) = rest.split_once('.')?;
+            Some(Site::layer(layer.parse().ok()?, Op::from_name(op)?))
+        }
+        None => Op::from_name(name).map(Site::model),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_every_layer_and_for_nothing_else() {
+        let sites = ["layers.*.attn_norm".to_owned(), "embed".to_owned()];
+        assert!(wants(&sites, Site::layer(7, Op::AttnNorm)));
+        assert!(wants(&sites, Site::model(Op::Embed)));
+        assert!(!wants(&sites, Site::layer(7, Op::FfnNorm)));
+        assert!(!wants(&sites, Site::model(Op::Logits)));
+    }
+
+    #[test]
+    fn every_site_finds_back_from_its_name() {
+        for op in Op::ALL {
+            for site in [Site::layer(3, *op), Site::model(*op)] {
+                assert_eq!(parse_site(&site.to_string()), Some(site));
+            }
+        }
+        assert_eq!(parse_site("layers.x.q"), None);
+    }
+}

@@ -1,0 +1,304 @@
+//! Proof that gates can go red: every fault a gate names is planted in front of it.
+//!
+//! For each gate a case that is green is looked for; it must stay green under the fault that changes nothing, and
+//! the gate must turn red under each fault it names, for what the fault is and not because the file fell apart.
+//! Gates are proved side by side, except those that need the machine alone.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+use crate::contract::Severity;
+use crate::fault::library::{self, Fault};
+use crate::judge::{JudgeContext, Planned};
+use crate::kill::{Kill, KillCell, KillMatrix};
+use crate::score::gate_key;
+use crate::verdict::{Verdict, VerdictKind};
+
+/// Green cells on which one fault is tried before it counts as survived.
+const CELLS_TRIED: usize = 4;
+
+/// Judges a case in a context.
+pub type Judge<'a> = dyn Fn(&Planned, &JudgeContext) -> Verdict + Sync + 'a;
+
+/// A step of a proof, for progress.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// `contract/gate`.
+    pub gate: &'a str,
+    /// The planted fault.
+    pub fault: &'a str,
+    /// What happened.
+    pub kill: Kill,
+    /// What was seen.
+    pub note: &'a str,
+}
+
+/// Plants the faults that the gates of `cases` name, judging with `judge` in `jobs` threads.
+///
+/// `judge` is the ordinary judge of a case in a context; `progress` hears of every planted fault and may end the
+/// proof by returning `false`: gates that were not reached then are not in the matrix.
+pub fn prove(
+    cases: &[Planned],
+    ctx: &JudgeContext,
+    judge: &Judge<'_>,
+    jobs: usize,
+    progress: &mut dyn FnMut(Step<'_>) -> bool,
+) -> KillMatrix {
+    let gates = by_gate(cases);
+    let stop = AtomicBool::new(false);
+    let mut proofs: BTreeMap<usize, GateProof> = BTreeMap::new();
+    for alone in [false, true] {
+        let wanted: Vec<usize> =
+            (0..gates.len()).filter(|&index| needs_machine(&gates[index].1) == alone).collect();
+        let jobs = if alone { 1 } else { jobs.clamp(1, wanted.len().max(1)) };
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            for _ in 0..jobs {
+                let worker = Worker { ctx, judge, stop: &stop, sender: sender.clone() };
+                let (gates, wanted, next) = (&gates, &wanted, &next);
+                scope.spawn(move || {
+                    while let Some(&index) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if stop_asked(worker.stop) {
+                            break;
+                        }
+                        worker.gate(index, &gates[index].0, &gates[index].1);
+                    }
+                });
+            }
+            drop(sender);
+            for (index, news) in receiver {
+                let proof = proofs.entry(index).or_default();
+                match news {
+                    News::Control(red) => proof.red_under_no_op = red,
+                    News::Cell(cell) => {
+                        let step = Step {
+                            gate: &cell.gate,
+                            fault: &cell.fault,
+                            kill: cell.kill,
+                            note: &cell.note,
+                        };
+                        if !progress(step) {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                        proof.cells.push(cell);
+                    }
+                }
+            }
+        });
+    }
+    matrix(&gates, proofs)
+}
+
+fn stop_asked(stop: &AtomicBool) -> bool {
+    stop.load(Ordering::Relaxed)
+}
+
+/// What is known of one gate.
+#[derive(Default)]
+struct GateProof {
+    cells: Vec<KillCell>,
+    red_under_no_op: Option<String>,
+}
+
+/// What a worker tells.
+enum News {
+    /// The control ran; the case that turned red under it, if one did.
+    Control(Option<String>),
+    /// A fault was planted.
+    Cell(KillCell),
+}
+
+/// The proofs of all gates in plan order.
+fn matrix(gates: &[(String, Vec<&Planned>)], proofs: BTreeMap<usize, GateProof>) -> KillMatrix {
+    let mut matrix = KillMatrix::default();
+    for (index, proof) in proofs {
+        matrix.gates.push(gates[index].0.clone());
+        matrix.red_under_no_op.extend(proof.red_under_no_op);
+        matrix.cells.extend(proof.cells);
+    }
+    let mut faults: Vec<String> = matrix.cells.iter().map(|cell| cell.fault.clone()).collect();
+    faults.sort();
+    faults.dedup();
+    matrix.faults = faults;
+    matrix
+}
+
+/// The cases of each gate, in plan order of their first case; the cheap backends first inside a gate.
+fn by_gate(cases: &[Planned]) -> Vec<(String, Vec<&Planned>)> {
+    let mut order: Vec<(String, Vec<&Planned>)> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for case in cases {
+        let key = gate_key(&case.info);
+        let place = *places.entry(key.clone()).or_insert_with(|| {
+            order.push((key, Vec::new()));
+            order.len() - 1
+        });
+        order[place].1.push(case);
+    }
+    let cost = |case: &&Planned| match case.info.cell.backend.as_deref() {
+        None | Some("simd") => 0,
+        Some("scalar") => 1,
+        Some(_) => 2,
+    };
+    for (_, cases) in &mut order {
+        cases.sort_by_key(cost);
+    }
+    order
+}
+
+fn needs_machine(cases: &[&Planned]) -> bool {
+    cases.first().is_some_and(|case| case.gate.needs.iter().any(|need| need == "exclusive"))
+}
+
+struct Worker<'a> {
+    ctx: &'a JudgeContext,
+    judge: &'a Judge<'a>,
+    stop: &'a AtomicBool,
+    sender: Sender<(usize, News)>,
+}
+
+impl Worker<'_> {
+    /// Proves one gate.
+    fn gate(&self, index: usize, gate: &str, cases: &[&Planned]) {
+        let Some(first) = cases.first() else { return };
+        let mut plain = Plain { worker: self, kinds: BTreeMap::new() };
+        self.tell(index, News::Control(self.control(cases, &mut plain)));
+        for id in &first.gate.kills {
+            if stop_asked(self.stop) {
+                return;
+            }
+            let mut cell = match library::by_id(id) {
+                Some(fault) => self.fault(&fault, cases, &mut plain),
+                None => not_run(id, "no such fault is known"),
+            };
+            gate.clone_into(&mut cell.gate);
+            self.tell(index, News::Cell(cell));
+        }
+    }
+
+    fn tell(&self, index: usize, news: News) {
+        // Nobody listens any more only when the proof has been given up.
+        self.sender.send((index, news)).ok();
+    }
+
+    /// A verdict; a judge that panics is broken.
+    fn judge(&self, case: &Planned, ctx: &JudgeContext) -> Verdict {
+        catch_unwind(AssertUnwindSafe(|| (self.judge)(case, ctx)))
+            .unwrap_or_else(|_| Verdict::broken("the judge panicked"))
+    }
+
+    /// The fault that changes nothing must not turn a green case red: the case that it did turn.
+    fn control(&self, cases: &[&Planned], plain: &mut Plain<'_>) -> Option<String> {
+        let case = cases.iter().find(|case| plain.is_green(case))?;
+        let control = if needs_machine(cases) { library::untouched() } else { library::nothing() };
+        let planted = self.ctx.planted(control.plant);
+        let kind = self.judge(case, &planted).kind();
+        // A measurement that cannot decide has not gone red.
+        let fine = matches!(kind, VerdictKind::Corroborated | VerdictKind::Inconclusive);
+        (!fine).then(|| case.info.id.clone())
+    }
+
+    /// Plants `fault` in front of the gate's green cases until one turns red.
+    fn fault(&self, fault: &Fault, cases: &[&Planned], plain: &mut Plain<'_>) -> KillCell {
+        let planted = self.ctx.planted(fault.plant.clone());
+        let mut cell = not_run(fault.info.id, "no green case of the gate takes this fault");
+        let mut tried = 0;
+        for case in cases {
+            if tried == CELLS_TRIED || stop_asked(self.stop) {
+                break;
+            }
+            if !takes(fault, case, self.ctx, &planted) || !plain.is_green(case) {
+                continue;
+            }
+            tried += 1;
+            let verdict = self.judge(case, &planted);
+            let kill = reading(fault, case, &verdict);
+            if kill == Kill::Killed {
+                cell.kill = kill;
+                cell.first_red = Some(case.info.id.clone());
+                cell.note = verdict.summary();
+                break;
+            }
+            if cell.kill != Kill::Survived {
+                cell.kill = kill;
+                cell.note = verdict.summary();
+            }
+        }
+        cell
+    }
+}
+
+/// What the cases of a gate are without any fault, each judged at most once.
+struct Plain<'a> {
+    worker: &'a Worker<'a>,
+    kinds: BTreeMap<String, VerdictKind>,
+}
+
+impl Plain<'_> {
+    fn is_green(&mut self, case: &Planned) -> bool {
+        let Self { worker, kinds } = self;
+        let judged = || worker.judge(case, worker.ctx).kind();
+        *kinds.entry(case.info.id.clone()).or_insert_with(judged) == VerdictKind::Corroborated
+    }
+}
+
+fn not_run(id: &str, note: &str) -> KillCell {
+    KillCell {
+        gate: String::new(),
+        fault: id.to_owned(),
+        kill: Kill::NotRun,
+        first_red: None,
+        note: note.to_owned(),
+    }
+}
+
+/// Whether planting `fault` changes anything for `case`: a file fault concerns only some formats.
+fn takes(fault: &Fault, case: &Planned, plain: &JudgeContext, planted: &JudgeContext) -> bool {
+    if !fault.info.id.starts_with("file/") {
+        return true;
+    }
+    let Some(form) = &case.info.cell.model else { return false };
+    match (plain.path(form), planted.path(form)) {
+        (Ok(before), Ok(after)) => before != after,
+        _ => false,
+    }
+}
+
+/// What a verdict under a planted fault says of the gate.
+fn reading(fault: &Fault, case: &Planned, verdict: &Verdict) -> Kill {
+    let harness = fault.info.id.starts_with("harness/");
+    match verdict {
+        Verdict::Falsified(evidence) => {
+            let fell_apart = ["does not load", "cannot be opened", "does not parse"]
+                .iter()
+                .any(|words| evidence.summary.contains(words));
+            if fell_apart && fault.info.loads && case.info.cell.backend.is_some() {
+                Kill::WrongReason
+            } else {
+                Kill::Killed
+            }
+        }
+        // A defect of the harness has done its worst when it makes a gate green; broken is the honest answer.
+        Verdict::Broken { .. } if harness => Kill::Killed,
+        Verdict::Broken { .. } => Kill::WrongReason,
+        Verdict::Inconclusive(_) | Verdict::Skipped { .. } => Kill::NotRun,
+        Verdict::Corroborated(_) | Verdict::Waived { .. } => Kill::Survived,
+    }
+}
+
+/// Blocking gates of `cases` that the matrix shows no kill for, in plan order.
+pub fn blocking_unproven(cases: &[Planned], matrix: &KillMatrix) -> Vec<String> {
+    let proven = matrix.proven();
+    by_gate(cases)
+        .into_iter()
+        .filter(|(gate, cells)| {
+            let blocking =
+                cells.first().is_some_and(|case| case.info.severity == Severity::Blocking);
+            blocking && !proven.contains(gate)
+        })
+        .map(|(gate, _)| gate)
+        .collect()
+}

@@ -1,0 +1,6 @@
+//! What is judged: running models, and the `apr` executable as a child process.
+
+mod command;
+
+pub use apr_engine::model::{Lm, LogitRows, Want};
+pub use command::{CommandOutput, Limits, run_command, run_limited};

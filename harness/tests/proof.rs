@@ -1,0 +1,110 @@
+//! The proof that gates can go red, on the gates that cost little.
+
+use std::path::{Path, PathBuf};
+
+use apr_harness::contract::{Catalogue, Severity};
+use apr_harness::fault::library;
+use apr_harness::filter::Filter;
+use apr_harness::judge::{self, JudgeContext, Planned};
+use apr_harness::kill::{Kill, KillMatrix};
+use apr_harness::need::Needs;
+use apr_harness::proof;
+use apr_harness::suite::{self, Roots};
+use apr_harness::verdict::{Evidence, Limit, Measure, Verdict};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn catalogue() -> Catalogue {
+    Catalogue::from_directory(&root().join("contracts")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Proves the gates of the carried suite whose cases `filter` selects, with a judge of the caller's.
+fn prove_with(
+    filter: &str,
+    judge: &(dyn Fn(&Planned, &JudgeContext) -> Verdict + Sync),
+) -> (Vec<Planned>, KillMatrix) {
+    let suite = suite::load_suite(&root().join("suites/default.yaml"), &catalogue());
+    let suite = suite.unwrap_or_else(|error| panic!("{error}"));
+    let work = tempfile::tempdir().expect("work");
+    let roots = Roots { fixtures: root().join("fixtures"), built: work.path().join("built") };
+    let expansion = suite::expand(&suite, &catalogue(), &roots).expect("expansion");
+    let filter = Filter::parse(filter).expect("filter");
+    let cases: Vec<Planned> =
+        expansion.cases.into_iter().filter(|case| filter.selects(case)).collect();
+    let mut ctx = JudgeContext::new(roots.fixtures, work.path().to_path_buf(), 1, Needs::probe());
+    ctx.builds = expansion.builds;
+    ctx.forms = expansion.forms;
+    let matrix = proof::prove(&cases, &ctx, judge, 2, &mut |_| true);
+    (cases, matrix)
+}
+
+fn assert_proven(filter: &str, gates_at_least: usize) {
+    let (cases, matrix) = prove_with(filter, &judge::run);
+    let lost: Vec<String> = matrix
+        .cells
+        .iter()
+        .filter(|cell| matches!(cell.kill, Kill::Survived | Kill::WrongReason))
+        .map(|cell| {
+            format!("{} {} under {}: {}", cell.kill.name(), cell.gate, cell.fault, cell.note)
+        })
+        .collect();
+    assert!(lost.is_empty(), "{}", lost.join("\n"));
+    assert_eq!(matrix.red_under_no_op, Vec::<String>::new());
+    assert_eq!(proof::blocking_unproven(&cases, &matrix), Vec::<String>::new());
+    assert!(matrix.gates.len() >= gates_at_least, "only {:?}", matrix.gates);
+}
+
+#[test]
+fn every_gate_names_a_fault_that_exists() {
+    for contract in catalogue().contracts.values() {
+        for gate in contract.gates.iter().filter(|gate| gate.severity != Severity::Info) {
+            assert!(!gate.kills.is_empty(), "{}/{} kills nothing", contract.contract, gate.id);
+            for fault in &gate.kills {
+                assert!(library::by_id(fault).is_some(), "{fault} of {}", gate.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn gates_over_files_kill_every_fault_they_name() {
+    let forms = "form(=safetensors) | form(=gguf-q8_0) | form(=apr)";
+    let gates = "contract(=metadata) | contract(=tensor-layout) | contract(=format-integrity)";
+    assert_proven(&format!("({forms}) & ({gates})"), 20);
+}
+
+#[test]
+fn gates_over_the_engine_kill_every_fault_they_name() {
+    let cells = "form(=safetensors) & backend(=simd)";
+    let gates = "contract(=stages) | contract(=generation)";
+    assert_proven(&format!("{cells} & ({gates})"), 20);
+}
+
+#[test]
+fn gates_without_a_model_kill_every_fault_they_name() {
+    assert_proven("contract(=blocks) | contract(=sampler)", 15);
+}
+
+#[test]
+fn a_gate_that_is_always_green_is_found() {
+    let blind = |_: &Planned, _: &JudgeContext| {
+        let measure = Measure::judged("violations", 0.0, Limit::Exactly(0.0));
+        Evidence::new(1, "nothing seen").measure(measure).verdict()
+    };
+    let (cases, matrix) = prove_with("contract(=sampler)", &blind);
+    assert_eq!(matrix.count(Kill::Survived), matrix.cells.len());
+    assert!(!proof::blocking_unproven(&cases, &matrix).is_empty());
+}
+
+#[test]
+fn a_gate_that_is_red_under_nothing_is_found() {
+    let nervous = |_: &Planned, ctx: &JudgeContext| {
+        let wrong = if ctx.plant.is_some() { 1.0 } else { 0.0 };
+        let measure = Measure::judged("violations", wrong, Limit::Exactly(0.0));
+        Evidence::new(1, "something planted").measure(measure).verdict()
+    };
+    let (_, matrix) = prove_with("contract(=sampler)", &nervous);
+    assert_eq!(matrix.red_under_no_op.len(), matrix.gates.len());
+}
