@@ -1,0 +1,307 @@
+//! The command line: exactly what the user typed, nothing computed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Falsification toolkit for language-model inference, bundled with its own engine.
+#[derive(Debug, Parser)]
+#[command(name = "apr", version, after_help = exit::TABLE, propagate_version = true, infer_long_args = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options every command takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// Print one JSON value on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print the result and errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Print what was loaded, on which backend, and how long it took (to standard error).
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    pub(crate) color: ColorChoice,
+}
+
+/// When to colour the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Falsify a model gate by gate; without MODEL the carried fixture in every format and on every backend.
+    Qa(Box<QaArgs>),
+    /// Generate text.
+    Run(Box<RunArgs>),
+    /// Check a model file; list every violation.
+    Validate(ValidateArgs),
+    /// Show architecture, hyper-parameters, tokenizer and storage of a model.
+    Inspect(ModelArg),
+    /// List the tensors of a model.
+    Tensors(TensorsArgs),
+    /// Convert a model into another format or dtype.
+    Convert(ConvertArgs),
+    /// Merge reports of shards.
+    Report(ReportArgs),
+    /// Print the JSON Schema of a command's --json output.
+    Schema(SchemaArgs),
+    /// Explain an error code.
+    Explain(ExplainArgs),
+    /// Print a shell completion script.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    Man,
+    /// Run one case for the parent process: the case on standard input, the verdict on standard output.
+    #[command(name = "__case", hide = true)]
+    Case,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelArg {
+    /// A model file (GGUF, SafeTensors, APR) or a Hugging Face directory.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+}
+
+/// Where to compute.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DeviceArgs {
+    /// Backend; default: the fastest that is available.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) backend: Option<BackendName>,
+    /// Threads of the simd backend; default: all cores.
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Instruction set of the simd backend; default: the best of this machine.
+    #[arg(long, value_name = "ISA")]
+    pub(crate) isa: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// The oracle: naive loops, f64 accumulators.
+    Scalar,
+    /// Run-time dispatched SIMD kernels.
+    Simd,
+    /// NVIDIA GPU.
+    Cuda,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// The prompt; read from standard input when it is a pipe and no prompt is given.
+    #[arg(value_name = "PROMPT", conflicts_with = "prompt_option")]
+    pub(crate) prompt: Option<String>,
+    /// The prompt, as an option.
+    #[arg(long = "prompt", id = "prompt_option", value_name = "TEXT")]
+    pub(crate) prompt_option: Option<String>,
+    /// System message.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub(crate) system: Option<String>,
+    /// Complete the text as it is: no chat template.
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Most tokens to generate.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_tokens: usize,
+    /// Sampling temperature; 0 is greedy.
+    #[arg(short, long, value_name = "T", default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Keep the K most likely tokens; 0 keeps all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Keep the smallest set of tokens with this probability mass.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub(crate) top_p: f32,
+    /// Drop tokens less likely than this share of the most likely one.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub(crate) min_p: f32,
+    /// Divide the logits of tokens already seen by this; 1 is off.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    pub(crate) repeat_penalty: f32,
+    /// Seed of the sampler.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Stop before this text; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Report the K most likely tokens of each step (with --json).
+    #[arg(long, value_name = "K")]
+    pub(crate) logprobs: Option<usize>,
+    /// Largest context in tokens; default: the model's own.
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ValidateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// Also check the values of every tensor: density, NaN, norm, variation.
+    #[arg(long)]
+    pub(crate) quality: bool,
+    /// Notes (missing footer, trailing bytes, gaps) are violations too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TensorsArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// Only tensors whose name contains this text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Also compute minimum, maximum, mean, standard deviation and zero share.
+    #[arg(long)]
+    pub(crate) stats: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConvertArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// The file to write; its extension decides the format (.apr, .gguf, .safetensors).
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Store all matrices in this dtype (for example `f16` or `q8_0`), vectors in f32; default: as stored.
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+    /// Replace an existing file.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct QaArgs {
+    #[command(subcommand)]
+    pub(crate) action: Option<QaAction>,
+    #[command(flatten)]
+    pub(crate) options: QaOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QaAction {
+    /// List the cases that would run.
+    List(Box<QaOptions>),
+    /// Print the JSON Schema of contract and suite files.
+    Schema {
+        /// Which file kind.
+        #[arg(value_enum, default_value_t = CatalogueFile::Contract)]
+        file: CatalogueFile,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CatalogueFile {
+    /// `contracts/*.yaml`.
+    Contract,
+    /// `suites/*.yaml`.
+    Suite,
+}
+
+#[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
+pub(crate) struct QaOptions {
+    /// The model to judge; without it the carried fixture.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Suite name or file.
+    #[arg(long, value_name = "SUITE")]
+    pub(crate) suite: Option<String>,
+    /// Filter expression, for example `contract(parity) & !tag(slow)`, or a part of a case id.
+    #[arg(short, long, value_name = "EXPR")]
+    pub(crate) filter: Option<String>,
+    /// Run exactly this case; may be repeated.
+    #[arg(long, value_name = "ID")]
+    pub(crate) case: Vec<String>,
+    /// Plant each named fault and demand that its gates turn red; write the kill matrix.
+    #[arg(long)]
+    pub(crate) prove: bool,
+    /// Plant one fault for the whole run (the run must turn red).
+    #[arg(long, value_name = "FAULT", conflicts_with = "prove")]
+    pub(crate) plant: Option<String>,
+    /// A skip of a case with this need is red.
+    #[arg(long, value_name = "NEED")]
+    pub(crate) require: Vec<String>,
+    /// Folder for the reports.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write no report files.
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) no_report: bool,
+    /// Cases at a time.
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Stop at the first red case.
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Continue an interrupted run from its journal.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Run only part I of N of the matrix.
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<String>,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Waiver file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) waivers: Option<PathBuf>,
+    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// `report.json` files of the shards.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Folder for the merged reports.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SchemaArgs {
+    /// Command whose output is described; without it the names are listed.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// An error code, for example E0101; without it all are listed.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}

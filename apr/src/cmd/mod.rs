@@ -1,0 +1,12 @@
+//! One file per command: typed options in, library calls, a rendering out.
+
+pub(crate) mod convert;
+pub(crate) mod explain;
+pub(crate) mod inspect;
+pub(crate) mod manual;
+pub(crate) mod qa;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod schema;
+pub(crate) mod tensors;
+pub(crate) mod validate;

@@ -1,0 +1,84 @@
+//! Where contracts, suites and fixtures lie, and what of them a run wants.
+
+use std::path::{Path, PathBuf};
+
+use apr_harness::contract::Catalogue;
+use apr_harness::suite::{self, Expansion, Roots};
+
+use crate::cli::QaOptions;
+use crate::failure::Failure;
+
+/// Suite of a run without a model: the carried fixture.
+const SUITE_CARRIED: &str = "default";
+/// Suite of a run on a model of the user's.
+const SUITE_MODEL: &str = "model";
+
+/// A folder with `contracts/`, `suites/` and `fixtures/`.
+#[derive(Clone, Debug)]
+pub(crate) struct Root(PathBuf);
+
+impl Root {
+    /// The folder given, or the nearest one upwards from the current directory, or the checkout this was built from.
+    pub(crate) fn find(given: Option<&Path>) -> Result<Self, Failure> {
+        if let Some(path) = given {
+            return Self::at(path).ok_or_else(|| {
+                Failure::usage(format_args!(
+                    "--root {}: expected a folder with contracts/, suites/ and fixtures/",
+                    path.display()
+                ))
+            });
+        }
+        let here = std::env::current_dir().unwrap_or_default();
+        here.ancestors()
+            .find_map(Self::at)
+            .or_else(|| Self::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?))
+            .ok_or_else(|| {
+                Failure::usage(
+                    "no folder with contracts/, suites/ and fixtures/ here or above; give one with --root",
+                )
+            })
+    }
+
+    fn at(path: &Path) -> Option<Self> {
+        ["contracts", "suites", "fixtures"]
+            .iter()
+            .all(|folder| path.join(folder).is_dir())
+            .then(|| Self(path.to_path_buf()))
+    }
+
+    /// The carried fixtures.
+    pub(crate) fn fixtures(&self) -> PathBuf {
+        self.0.join("fixtures")
+    }
+
+    /// The usual place of reports.
+    pub(crate) fn reports(&self) -> PathBuf {
+        self.0.join("reports")
+    }
+}
+
+/// The suite's name, the catalogue and the matrix that `options` ask for.
+pub(crate) fn expand(
+    root: &Root,
+    options: &QaOptions,
+    work: &Path,
+) -> Result<(String, Catalogue, Expansion), Failure> {
+    let catalogue = Catalogue::from_directory(&root.0.join("contracts")).map_err(Failure::usage)?;
+    let usual = if options.model.is_some() { SUITE_MODEL } else { SUITE_CARRIED };
+    let name = options.suite.as_deref().unwrap_or(usual);
+    let file = if Path::new(name).extension().is_some_and(|extension| extension == "yaml") {
+        PathBuf::from(name)
+    } else {
+        root.0.join("suites").join(name).with_extension("yaml")
+    };
+    let mut suite = suite::load_suite(&file, &catalogue).map_err(Failure::usage)?;
+    if let Some(model) = &options.model {
+        let path = std::path::absolute(model).unwrap_or_else(|_| model.clone());
+        let source = apr_engine::format::Source::open(&path)?;
+        suite = suite.on_model("model", source.format().name(), &path);
+    }
+    let roots = Roots { fixtures: root.fixtures(), built: work.join("built") };
+    let expansion = suite::expand(&suite, &catalogue, &roots)
+        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
+    Ok((suite.suite, catalogue, expansion))
+}

@@ -1,0 +1,267 @@
+//! `apr qa`: falsify a model gate by gate, report, exit with the verdict.
+
+mod catalogue;
+mod prove;
+mod reports;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use apr_engine::backend::Device;
+use apr_harness::contract::load;
+use apr_harness::event::{RunRecord, Sink};
+use apr_harness::fault::library;
+use apr_harness::filter::Filter;
+use apr_harness::isolate::{Isolation, Wire, answer};
+use apr_harness::journal::Journal;
+use apr_harness::judge::{JudgeContext, Planned};
+use apr_harness::need::Needs;
+use apr_harness::provenance::{self, Origin};
+use apr_harness::runner::{self, RunOptions};
+use apr_harness::suite::Expansion;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::{CatalogueFile, QaAction, QaArgs, QaOptions};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::render::{Envelope, Terminal};
+
+pub(crate) use catalogue::Root;
+
+/// Time limit of an isolated case whose gate sets none.
+const CASE_LIMIT: Duration = Duration::from_mins(5);
+
+/// `qa-list`: the cases that would run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ListOutput {
+    /// Suite name.
+    suite: String,
+    /// Case ids in plan order.
+    cases: Vec<String>,
+    /// Gates that found no cell in the suite.
+    unplaced: Vec<String>,
+}
+
+/// `qa`: the record of a run.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QaOutput {
+    #[serde(flatten)]
+    record: RunRecord,
+}
+
+pub(crate) fn run(args: QaArgs, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
+    match args.action {
+        Some(QaAction::Schema { file }) => schema(file, terminal),
+        Some(QaAction::List(options)) => list(&options, terminal),
+        None if args.options.prove => prove::run(&args.options, terminal, interrupt),
+        None => judge(&args.options, terminal, interrupt),
+    }
+}
+
+fn schema(file: CatalogueFile, terminal: &Terminal) -> Result<u8, Failure> {
+    terminal.value(&match file {
+        CatalogueFile::Contract => apr_harness::contract::schema(),
+        CatalogueFile::Suite => apr_harness::suite::schema(),
+    })?;
+    Ok(0)
+}
+
+/// A plan, ready to run.
+struct Plan {
+    root: Root,
+    suite: String,
+    catalogue_sha256: String,
+    expansion: Expansion,
+    work: tempfile::TempDir,
+}
+
+impl Plan {
+    fn new(options: &QaOptions) -> Result<Self, Failure> {
+        let root = Root::find(options.root.as_deref())?;
+        let work = tempfile::Builder::new()
+            .prefix("apr-qa-")
+            .tempdir()
+            .map_err(|error| Failure::broken(format_args!("no scratch directory: {error}")))?;
+        let (suite, catalogue, mut expansion) = catalogue::expand(&root, options, work.path())?;
+        if let Some(text) = &options.filter {
+            let filter = Filter::parse(text)
+                .map_err(|error| Failure::usage(format_args!("--filter: {error}")))?;
+            expansion.cases.retain(|case| filter.selects(case));
+        }
+        if let Some(unknown) =
+            options.case.iter().find(|id| expansion.cases.iter().all(|case| case.info.id != **id))
+        {
+            return Err(Failure::usage(format_args!("--case: no case is called {unknown}")));
+        }
+        if !options.case.is_empty() {
+            expansion.cases.retain(|case| options.case.contains(&case.info.id));
+        }
+        for need in &options.require {
+            for case in &mut expansion.cases {
+                case.info.required |= case.gate.needs.contains(need)
+                    || case.info.cell.backend.as_deref() == Some(need.as_str());
+            }
+        }
+        Ok(Self { root, suite, catalogue_sha256: catalogue.sha256, expansion, work })
+    }
+
+    fn cases(&self) -> &[Planned] {
+        &self.expansion.cases
+    }
+
+    fn context(&self, options: &QaOptions) -> Result<JudgeContext, Failure> {
+        let mut ctx = context(self.root.fixtures(), self.work.path(), options.seed);
+        ctx.builds = self.expansion.builds.clone();
+        ctx.forms.clone_from(&self.expansion.forms);
+        match &options.plant {
+            Some(id) => {
+                let fault = library::by_id(id).ok_or_else(|| {
+                    Failure::usage(format_args!("--plant: no fault is called {id}"))
+                })?;
+                Ok(ctx.planted(fault.plant))
+            }
+            None => Ok(ctx),
+        }
+    }
+
+    fn provenance(&self, options: &QaOptions) -> Result<apr_harness::event::Provenance, Failure> {
+        let mut models = BTreeMap::new();
+        for form in &self.expansion.forms {
+            if form.path.exists() {
+                models.insert(format!("{}.{}", form.model, form.form), form.path.clone());
+            }
+        }
+        let origin = Origin {
+            apr_version: env!("CARGO_PKG_VERSION").to_owned(),
+            binary: executable(),
+            catalogue_sha256: self.catalogue_sha256.clone(),
+            models,
+            command: std::env::args().collect(),
+            seed: options.seed,
+        };
+        provenance::gather(&origin).map_err(|error| Failure::broken(format_args!("{error}")))
+    }
+}
+
+/// What every judge of this process shares.
+fn context(fixtures: PathBuf, work: &Path, seed: u64) -> JudgeContext {
+    let mut ctx = JudgeContext::new(fixtures, work.to_path_buf(), seed, needs());
+    ctx.apr = executable();
+    ctx
+}
+
+/// What this machine has, seen from the command line.
+fn needs() -> Needs {
+    let mut needs = Needs::probe();
+    let cuda = Device::Cuda(0).unavailable();
+    needs.set(
+        "no-cuda",
+        cuda.as_ref().map_or_else(|| Err("a device is there".into()), |why| Ok(why.why.clone())),
+    );
+    needs.set(
+        "cuda",
+        cuda.map_or_else(|| Ok("device 0".into()), |unavailable| Err(unavailable.why)),
+    );
+    needs.set(
+        "apr",
+        executable()
+            .map(|path| path.display().to_string())
+            .ok_or_else(|| "the running executable has no path".into()),
+    );
+    // The runner gives exclusive cases the machine alone as far as this process can.
+    needs.set("exclusive", Ok("no other case of this run".into()));
+    needs
+}
+
+fn executable() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
+
+fn list(options: &QaOptions, terminal: &Terminal) -> Result<u8, Failure> {
+    let plan = Plan::new(options)?;
+    let cases: Vec<String> = plan.cases().iter().map(|case| case.info.id.clone()).collect();
+    if terminal.json {
+        let output = ListOutput { suite: plan.suite, cases, unplaced: plan.expansion.unplaced };
+        terminal.value(&Envelope::new("qa-list", "qa", output))?;
+    } else {
+        for case in &cases {
+            terminal.line(case)?;
+        }
+    }
+    Ok(if plan.expansion.cases.is_empty() { apr_harness::score::EXIT_NOTHING_RAN } else { 0 })
+}
+
+fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
+    let plan = Plan::new(options)?;
+    let ctx = plan.context(options)?;
+    let mut run_options = RunOptions::new(plan.suite.clone(), plan.provenance(options)?);
+    run_options.jobs = options.jobs.unwrap_or_else(cores).max(1);
+    run_options.fail_fast = options.fail_fast;
+    run_options.limit = CASE_LIMIT;
+    run_options.stop = interrupt.shared();
+    run_options.isolation =
+        executable().map(|program| Isolation { program, args: vec!["__case".to_owned()] });
+    run_options.notes =
+        plan.expansion.unplaced.iter().map(|gate| format!("{gate} found no cell")).collect();
+    if let Some(file) = &options.waivers {
+        let text = load::read(file).map_err(Failure::usage)?;
+        run_options.waivers = load::load_waivers(&text, file).map_err(Failure::usage)?;
+    }
+    if let Some(text) = &options.shard {
+        let shard = runner::parse_shard(text, plan.cases().len())
+            .map_err(|error| Failure::usage(format_args!("--shard: {error}")))?;
+        run_options.shard = Some(shard);
+    }
+    let folder = reports::folder(options, &plan.root)?;
+    if let Some(folder) = &folder {
+        run_options.journal = Some(journal(folder, options.resume)?);
+        run_options.kill_matrix = reports::kill_matrix(folder, &plan.catalogue_sha256);
+    } else if options.resume {
+        return Err(Failure::usage("--resume needs a report folder"));
+    }
+    let mut sinks: Vec<Box<dyn Sink>> = vec![reports::terminal(terminal)];
+    if let Some(folder) = &folder {
+        reports::files(folder, &mut sinks)?;
+    }
+    let record = runner::run(plan.cases(), &ctx, &mut sinks, run_options);
+    let exit = record.exit_code;
+    if terminal.json {
+        terminal.value(&Envelope::new("qa", "qa", QaOutput { record }))?;
+    } else if let Some(folder) = &folder {
+        terminal.notice(&format!("reports: {}", folder.display()))?;
+    }
+    if interrupt.requested() { Err(Failure::Interrupted) } else { Ok(exit) }
+}
+
+fn journal(folder: &Path, resume: bool) -> Result<Journal, Failure> {
+    let path = folder.join("journal.jsonl");
+    let journal = if resume { Journal::resume(&path) } else { Journal::create(&path) };
+    journal.map_err(|error| Failure::file(&path, &error))
+}
+
+/// The child's side of an isolated case.
+pub(crate) fn case() -> Result<u8, Failure> {
+    let code = answer(
+        std::io::stdin().lock(),
+        std::io::stdout().lock(),
+        std::io::stderr().lock(),
+        |wire: &Wire| {
+            let mut ctx = context(wire.fixtures.clone(), &wire.work, wire.seed);
+            ctx.builds = wire.builds.clone();
+            match &wire.plant {
+                Some(id) => library::by_id(id)
+                    .map(|fault| ctx.planted(fault.plant))
+                    .ok_or_else(|| format!("no fault is called {id}")),
+                None => Ok(ctx),
+            }
+        },
+    )?;
+    Ok(code)
+}
+
+/// Cases at a time when nobody says otherwise.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,97 @@
+//! `apr validate`: every violation of a model file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apr_harness::validate::{Checked, Options, Violation, validate};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::ValidateArgs;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::render::{Envelope, Terminal};
+
+/// `validate`: what is wrong with a model.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ValidateOutput {
+    /// The model as it was named.
+    path: String,
+    /// Whether nothing is wrong.
+    ok: bool,
+    /// What is wrong, in the order files, parts, tensors.
+    violations: Vec<Violation>,
+    /// How much was looked at.
+    checked: Checked,
+    /// What it took.
+    resources: Resources,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Resources {
+    /// Largest resident memory of the process, mapped file pages included; absent where the system does not say.
+    peak_memory_bytes: Option<u64>,
+}
+
+pub(crate) fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<u8, Failure> {
+    let options = Options { quality: args.quality, strict: args.strict };
+    let validation = validate(&args.model.model, options)?;
+    let output = ValidateOutput {
+        path: args.model.model.display().to_string(),
+        ok: validation.ok(),
+        violations: validation.violations,
+        checked: validation.checked,
+        resources: Resources { peak_memory_bytes: peak_memory() },
+    };
+    let exit = if output.ok { Exit::Success } else { Exit::Contract };
+    if terminal.json {
+        terminal.value(&Envelope::new("validate", "validate", output))?;
+    } else {
+        text(&output, terminal)?;
+    }
+    Ok(exit.into())
+}
+
+/// One block per rule, then what was looked at.
+fn text(output: &ValidateOutput, terminal: &Terminal) -> Result<(), Failure> {
+    let mut rules: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();
+    for violation in &output.violations {
+        rules.entry(&violation.rule).or_default().push(violation);
+    }
+    for (rule, violations) in rules {
+        let places: BTreeSet<&str> = violations.iter().map(|one| one.place.as_str()).collect();
+        let count = counted(violations.len(), "violation");
+        terminal.line(&format!("{rule}: {count} in {}", counted(places.len(), "place")))?;
+        for one in violations {
+            let offset = one.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
+            let mut line = format!("  {}{offset}: expected {}", one.place, one.expected);
+            for (name, text) in [("found", &one.found), ("hint:", &one.hint)] {
+                if !text.is_empty() {
+                    line.extend(["; ", name, " ", text]);
+                }
+            }
+            terminal.line(&line)?;
+        }
+    }
+    if !terminal.quiet {
+        let Checked { files, bytes, tensors, values } = output.checked;
+        let verdict = match output.violations.len() {
+            0 => "valid".to_owned(),
+            count => counted(count, "violation"),
+        };
+        let looked = format!("{files} file(s), {bytes} bytes, {tensors} tensors, {values} values");
+        terminal.line(&format!("{verdict}; checked {looked}"))?;
+    }
+    Ok(())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The high-water mark of resident memory, where the system keeps one.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}

@@ -1,0 +1,30 @@
+//! From `--backend`, `--isa` and `--threads` to a device.
+
+use apr_engine::backend::Device;
+use apr_engine::backend::simd::Isa;
+
+use crate::cli::{BackendName, DeviceArgs};
+use crate::failure::Failure;
+
+/// The device that the options name; the simd backend when they name none.
+pub(crate) fn choose(args: &DeviceArgs) -> Result<Device, Failure> {
+    let isa = match &args.isa {
+        Some(name) => Some(Isa::from_name(name).ok_or_else(|| {
+            let known: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
+            Failure::usage(format_args!("unknown --isa {name:?}; known are {}", known.join(", ")))
+        })?),
+        None => None,
+    };
+    let backend = args.backend.unwrap_or(BackendName::Simd);
+    if backend != BackendName::Simd && (isa.is_some() || args.threads.is_some()) {
+        return Err(Failure::usage("--isa and --threads belong to the simd backend"));
+    }
+    if args.threads == Some(0) {
+        return Err(Failure::usage("--threads must be at least 1"));
+    }
+    Ok(match backend {
+        BackendName::Scalar => Device::Scalar,
+        BackendName::Simd => Device::Simd { isa, threads: args.threads },
+        BackendName::Cuda => Device::Cuda(0),
+    })
+}

@@ -1,0 +1,76 @@
+//! The `apr` program: parse, dispatch, one place that turns a failure into an exit code.
+
+mod cli;
+mod cmd;
+mod device;
+mod exit;
+mod failure;
+mod interrupt;
+mod render;
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+
+use apr_harness::runner::panic_message;
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::render::Terminal;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let terminal = Terminal::new(&cli.global);
+    let name = name(&cli.command);
+    // Panics of third-party parsers are contained where they happen: only one that gets here is worth a line.
+    std::panic::set_hook(Box::new(|_| {}));
+    let command = AssertUnwindSafe(|| {
+        Interrupt::install().and_then(|interrupt| dispatch(cli.command, &terminal, &interrupt))
+    });
+    let result = std::panic::catch_unwind(command).unwrap_or_else(|panic| {
+        Err(Failure::broken(format_args!("internal error: {}", panic_message(&*panic))))
+    });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            terminal.failure(name, &failure);
+            ExitCode::from(u8::from(failure.exit()))
+        }
+    }
+}
+
+/// Runs a command; the number is the exit code.
+fn dispatch(command: Command, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
+    match command {
+        Command::Inspect(args) => cmd::inspect::run(&args, terminal),
+        Command::Tensors(args) => cmd::tensors::run(&args, terminal),
+        Command::Schema(args) => cmd::schema::run(&args, terminal),
+        Command::Explain(args) => cmd::explain::run(&args, terminal),
+        Command::Completions(args) => cmd::manual::completions(&args, terminal),
+        Command::Man => cmd::manual::page(terminal),
+        Command::Qa(args) => cmd::qa::run(*args, terminal, interrupt),
+        Command::Run(args) => cmd::run::run(&args, terminal, interrupt),
+        Command::Report(args) => cmd::report::run(&args, terminal),
+        Command::Case => cmd::qa::case(),
+        Command::Validate(args) => cmd::validate::run(&args, terminal),
+        Command::Convert(args) => cmd::convert::run(&args, terminal),
+    }
+}
+
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Qa(_) => "qa",
+        Command::Run(_) => "run",
+        Command::Validate(_) => "validate",
+        Command::Inspect(_) => "inspect",
+        Command::Tensors(_) => "tensors",
+        Command::Convert(_) => "convert",
+        Command::Report(_) => "report",
+        Command::Schema(_) => "schema",
+        Command::Explain(_) => "explain",
+        Command::Completions(_) => "completions",
+        Command::Man => "man",
+        Command::Case => "__case",
+    }
+}

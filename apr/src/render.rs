@@ -1,0 +1,181 @@
+//! The only place that writes to the terminal: results to standard output, everything else to standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::cli::{ColorChoice, Global};
+use crate::failure::Failure;
+
+/// What the user's terminal can show and the user wants to see.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one answer about the terminal")]
+pub(crate) struct Terminal {
+    /// One JSON value instead of text.
+    pub(crate) json: bool,
+    /// Result and errors only.
+    pub(crate) quiet: bool,
+    /// Facts about what was done.
+    pub(crate) verbose: bool,
+    /// Colour on standard output.
+    pub(crate) color: bool,
+    /// Columns of a line.
+    pub(crate) width: usize,
+    /// Progress lines on standard error make sense.
+    pub(crate) progress: bool,
+}
+
+#[expect(clippy::unused_self, reason = "to write is the right of who was given the terminal")]
+impl Terminal {
+    /// Decides from the options, the terminal and `NO_COLOR`.
+    pub(crate) fn new(global: &Global) -> Self {
+        let color = match global.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => io::stdout().is_terminal() && !no_color(),
+        };
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            color: color && !global.json,
+            width: columns(),
+            progress: io::stderr().is_terminal() && !global.quiet && !global.json,
+        }
+    }
+
+    /// Writes text to standard output, followed by nothing.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Writes one line to standard output.
+    pub(crate) fn line(&self, line: &str) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}")?;
+        Ok(())
+    }
+
+    /// Writes one JSON value to standard output.
+    pub(crate) fn value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        serde_json::to_writer_pretty(&mut out, value)
+            .map_err(|error| Failure::from(io::Error::from(error)))?;
+        writeln!(out)?;
+        Ok(())
+    }
+
+    /// Writes a fact to standard error when the user asked for facts.
+    pub(crate) fn fact(&self, name: &str, value: impl std::fmt::Display) -> Result<(), Failure> {
+        if self.verbose {
+            writeln!(io::stderr().lock(), "{name}: {value}")?;
+        }
+        Ok(())
+    }
+
+    /// Writes a notice to standard error unless the user wants quiet.
+    pub(crate) fn notice(&self, text: &str) -> Result<(), Failure> {
+        if !self.quiet {
+            writeln!(io::stderr().lock(), "{text}")?;
+        }
+        Ok(())
+    }
+
+    /// Reports a failed command: one line on standard error, and with `--json` one value on standard output.
+    pub(crate) fn failure(&self, command: &str, failure: &Failure) {
+        if matches!(failure, Failure::ClosedPipe) {
+            return;
+        }
+        if self.json {
+            // Nobody is left to tell when this write fails too.
+            let _untold = self.value(&Envelope::new("error", command, ErrorOutput::from(failure)));
+        }
+        let _untold = writeln!(io::stderr().lock(), "apr: {failure}");
+    }
+}
+
+/// Columns of the terminal; 100 where there is none.
+fn columns() -> usize {
+    terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "NO_COLOR is an agreement between all terminal programs"
+)]
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// The frame of every `--json` output.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Envelope<T> {
+    /// Name and version of the schema of this value, for example `apr/run/1`.
+    pub(crate) schema: String,
+    /// Version of the tool.
+    pub(crate) apr_version: String,
+    /// The command that wrote it.
+    pub(crate) command: String,
+    /// The fields of the command.
+    #[serde(flatten)]
+    pub(crate) body: T,
+}
+
+impl<T> Envelope<T> {
+    /// Wraps `body`, described by schema `name`.
+    pub(crate) fn new(name: &str, command: &str, body: T) -> Self {
+        Self {
+            schema: format!("apr/{name}/1"),
+            apr_version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: command.to_owned(),
+            body,
+        }
+    }
+}
+
+/// `error`: why a command failed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ErrorOutput {
+    /// The failure.
+    error: ErrorBody,
+    /// Exit code of the process.
+    exit_code: u8,
+}
+
+#[derive(Debug, Default, Serialize, JsonSchema)]
+struct ErrorBody {
+    /// Stable code, for example `E0101`; absent for usage errors.
+    code: Option<String>,
+    /// The whole message.
+    message: String,
+    /// The file, when one is involved.
+    file: Option<String>,
+    /// Byte offset, field, tensor or site.
+    place: Option<String>,
+    /// What was expected.
+    expected: Option<String>,
+    /// What was found.
+    found: Option<String>,
+    /// What to do.
+    hint: Option<String>,
+}
+
+impl From<&Failure> for ErrorOutput {
+    fn from(failure: &Failure) -> Self {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let mut error = ErrorBody { message: failure.to_string(), ..ErrorBody::default() };
+        if let Failure::Engine(engine) = failure {
+            error.code = Some(engine.code().number().to_owned());
+            error.file = engine.file().map(|path| path.display().to_string());
+            error.place = some(&engine.location().to_string());
+            error.expected = some(engine.expected_text());
+            error.found = some(engine.found_text());
+            error.hint = some(engine.hint_text());
+        }
+        Self { error, exit_code: failure.exit().into() }
+    }
+}

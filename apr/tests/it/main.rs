@@ -1,0 +1,9 @@
+//! Integration tests of the `apr` program and of the workspace as a whole.
+
+mod errors;
+mod fixtures;
+mod help;
+mod interop;
+mod program;
+mod schema;
+mod tidy;
