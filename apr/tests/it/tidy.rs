@@ -18,9 +18,6 @@ const LINES_MAX: usize = 500;
 /// Long files and why.
 const LONG_FILES: &[(&str, &str)] = &[
     ("engine/src/format/safetensors.rs", "one parser: header, index of shards and their checks"),
-    ("harness/src/fault/engine.rs", "one interposer, a method per site of the engine"),
-    ("harness/src/fault/file.rs", "one byte-level change per file fault"),
-    ("harness/src/fault/library.rs", "a table: every named fault in one place"),
 ];
 
 fn root() -> PathBuf {

@@ -4,9 +4,13 @@
 //! plant that overrides nothing is the no-op that every gate must survive.
 
 pub mod engine;
+mod executable;
 pub mod file;
+mod fixture;
 mod generation;
+mod harness;
 pub mod library;
+mod sampler;
 mod surgery;
 
 use std::fmt;

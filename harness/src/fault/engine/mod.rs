@@ -1,0 +1,208 @@
+//! Engine faults: a model or a backend that computes one thing wrongly.
+//!
+//! Each fault retells a defect that shipped somewhere.
+
+mod backend;
+mod defects;
+mod spoil;
+
+use apr_engine::backend::Scalar;
+use apr_engine::backend::simd::{Isa, Simd};
+use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Want};
+use apr_engine::probe::Probe;
+use apr_engine::{Code, Error, Result};
+
+pub use self::backend::Faulty;
+pub(super) use self::defects::{ALL, nothing};
+use crate::judge::BackendSpec;
+
+/// What a faulty backend does wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EngineFault {
+    /// Nothing: the control that every gate must survive.
+    Nothing,
+    /// Norms subtract the mean first (`LayerNorm` in place of RMSNorm).
+    LayerNorm,
+    /// Norms use an epsilon of 1e-3.
+    RmsEps,
+    /// The norm in front of the feed-forward block is skipped.
+    FfnNormSkipped,
+    /// Biases of the query, key and value projections are dropped.
+    QkvBiasDropped,
+    /// No rotation at one layer.
+    RopeSkipped {
+        /// The layer.
+        layer: usize,
+    },
+    /// No rotation once the cache holds positions.
+    RopeSkippedInCache,
+    /// Keys are rotated twice.
+    RopeTwice,
+    /// Pairs are taken in the other style.
+    RopeStyle,
+    /// The base is a hundred times larger than declared.
+    RopeTheta,
+    /// Positions are one too large once the cache holds positions.
+    PositionOffByOne,
+    /// Query head `h` reads key-value head `h mod kv_heads`.
+    GqaModulo,
+    /// Rows see the future.
+    CausalMaskOff,
+    /// Scores are not scaled by the head dimension.
+    ScaleMissing,
+    /// Every row attends to itself only.
+    AttentionCollapsed,
+    /// A decode step stores the keys of the step before.
+    StaleKey,
+    /// The residual after attention is added twice.
+    ResidualDoubled,
+    /// The up projection does not take part.
+    UpDropped,
+    /// The activation is another one than declared.
+    ActivationSwapped,
+    /// A NaN appears at the down projection of one layer.
+    NanAtLayer {
+        /// The layer.
+        layer: usize,
+    },
+    /// A block of 32 outputs of one layer's down projection stays zero.
+    TileZero {
+        /// The layer.
+        layer: usize,
+    },
+    /// Two neighbouring rows of the output projection are exchanged.
+    RowSwap,
+    /// The query matrix of layer 0 is read column by column.
+    ColumnMajor,
+    /// The logits are those of the next token id (a permutation keeps every norm).
+    LogitsPermuted,
+    /// All logits are equal.
+    LogitsConstant,
+    /// The language-model head uses the rows of the matrix in reverse order.
+    HeadReversed,
+    /// Results differ a little from call to call.
+    Nondeterministic,
+    /// The prefill of a second chunk forgets the first.
+    ChunkForgotten,
+    /// Products are computed sixteen times over.
+    Slow,
+    /// Every token has the same embedding.
+    EmbeddingConstant,
+    /// The reported attention probabilities sum to more than one.
+    SoftmaxUnnormalised,
+    /// Rotation also stretches.
+    RopeScaled,
+    /// One layer adds nothing to the residual stream.
+    LayerSkipped {
+        /// The layer.
+        layer: usize,
+    },
+    /// Logits are a hundred times too flat.
+    LogitsFlattened,
+    /// Logits are a thousand times too steep.
+    LogitsOneHot,
+    /// Logits are those of another, ever changing, token.
+    LogitsScrambled,
+    /// The end token wins after the first decode step.
+    StopAfterOne,
+    /// The end token can never win.
+    EndNever,
+    /// A reset leaves the cache as it is.
+    ResetIgnored,
+    /// A prompt beyond the context is cut silently.
+    ContextCut,
+    /// Several threads lose a tile of a product.
+    ThreadsRace,
+    /// The portable kernels lose a tile of a product.
+    IsaDiffers,
+    /// A context that was asked for by size loses a tile of a product.
+    AllocationMatters,
+}
+
+/// Sets `model` up on the backend of `spec` with `fault` inside.
+///
+/// # Errors
+/// As [`Model::lm_on`]; a backend that cannot be decorated is unavailable.
+pub fn faulty_lm(
+    fault: EngineFault,
+    model: &Model,
+    spec: &BackendSpec,
+    options: LmOptions,
+) -> Result<Box<dyn Lm>> {
+    let end = model.generation().eos.clone();
+    let fault = in_effect(fault, spec, &options);
+    let lm: Box<dyn Lm> = match spec.backend.as_str() {
+        "scalar" => Box::new(model.lm_with(Faulty::new(Scalar, fault, end), options)?),
+        "simd" => {
+            let isa = match &spec.isa {
+                Some(name) => Some(
+                    Isa::from_name(name)
+                        .ok_or_else(|| Error::new(Code::IsaUnavailable).found(name))?,
+                ),
+                None => None,
+            };
+            let threads = spec.threads.unwrap_or_else(|| {
+                std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+            });
+            let backend = Simd::new(isa, threads)?;
+            Box::new(model.lm_with(Faulty::new(backend, fault, end), options)?)
+        }
+        other => return Err(Error::new(Code::DeviceUnavailable).found(other)),
+    };
+    Ok(Box::new(FaultyLm { inner: lm, fault }))
+}
+
+/// The defect that shows itself under `spec` and `options`: some need threads, an instruction set or an allocation.
+fn in_effect(fault: EngineFault, spec: &BackendSpec, options: &LmOptions) -> EngineFault {
+    let shows = match fault {
+        EngineFault::ThreadsRace => spec.threads.is_some_and(|threads| threads > 1),
+        EngineFault::IsaDiffers => spec.isa.as_deref() == Some(Isa::Portable.name()),
+        EngineFault::AllocationMatters => options.context.is_some(),
+        _ => return fault,
+    };
+    if shows { EngineFault::TileZero { layer: 0 } } else { EngineFault::Nothing }
+}
+
+/// A running model whose bookkeeping has a defect.
+struct FaultyLm {
+    inner: Box<dyn Lm>,
+    fault: EngineFault,
+}
+
+impl Lm for FaultyLm {
+    fn config(&self) -> &Config {
+        self.inner.config()
+    }
+
+    fn backend_name(&self) -> String {
+        self.inner.backend_name()
+    }
+
+    fn context(&self) -> usize {
+        self.inner.context()
+    }
+
+    fn position(&self) -> usize {
+        self.inner.position()
+    }
+
+    fn truncate(&mut self, len: usize) {
+        // The oldest half stays: a cache that was never emptied.
+        let kept =
+            if self.fault == EngineFault::ResetIgnored { self.inner.position() / 2 } else { 0 };
+        self.inner.truncate(len.max(kept));
+    }
+
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        want: Want,
+        probe: &mut dyn Probe,
+    ) -> Result<LogitRows<'_>> {
+        let room = self.inner.context() - self.inner.position();
+        if self.fault == EngineFault::ContextCut && tokens.len() > room {
+            return self.inner.forward(&tokens[tokens.len() - room..], want, probe);
+        }
+        self.inner.forward(tokens, want, probe)
+    }
+}
