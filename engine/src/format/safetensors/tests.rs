@@ -1,4 +1,5 @@
 use super::*;
+use crate::dtype::Dtype;
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();

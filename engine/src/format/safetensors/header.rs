@@ -1,8 +1,4 @@
-//! Reads SafeTensors (format description in the safetensors repository), stricter than its reference.
-//!
-//! The file is a u64 header length, a JSON object and the data. The reference reader keeps the last of two
-//! equal names and has no bound on rank or tensor count; here both are refused. The header is walked while it
-//! is parsed, so that no structure larger than the limits is ever built.
+//! The JSON header, checked while it is parsed.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,14 +7,12 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::cursor::{Cursor, range};
-use super::{Container, Format, Metadata, TENSORS_MAX, TensorEntry, json};
+use super::super::cursor::range;
+use super::super::{TENSORS_MAX, TensorEntry};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Place, Result};
 use crate::tensor::{RANK_MAX, Shape, TensorView};
 
-/// Longest header. The reference allows 100 MB, which costs it up to 18 times that in memory.
-pub const HEADER_MAX: u64 = 16 << 20;
 /// The key of the free metadata.
 const METADATA_KEY: &str = "__metadata__";
 /// Dtypes of the format that no tensor of this engine has.
@@ -38,70 +32,25 @@ const UNSUPPORTED_DTYPES: &[&str] = &[
     "F8_E5M2FNUZ",
 ];
 
-/// Parses a whole SafeTensors file.
-///
-/// # Errors
-/// The `E02xx` code of the first broken invariant, [`Code::DtypeUnsupported`] for a dtype of the format that
-/// this engine does not have, [`Code::LimitExceeded`] for too many tensors.
-pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
-    let (header, data_start) = header(bytes)?;
-    let walked = walk(header)?;
-    let data_len = bytes.len() as u64 - data_start;
-    check_layout(&walked.tensors, data_len)?;
-    let mut tensors = Vec::new();
-    for (name, raw) in walked.tensors {
-        tensors.push(raw.resolve(name, bytes, data_start)?);
-    }
-    Ok(Container {
-        format: Format::SafeTensors,
-        version: 1,
-        metadata: Metadata::SafeTensors(walked.metadata),
-        tensors,
-        notes: Vec::new(),
-    })
-}
-
-/// The text of the header, and where the data begins.
-fn header(bytes: &[u8]) -> Result<(&str, u64)> {
-    let mut cursor = Cursor::new(bytes, Code::StTruncated);
-    let len = cursor.u64()?;
-    if !(2..=HEADER_MAX).contains(&len) || len > cursor.remaining() {
-        return Err(Error::new(Code::StHeaderLength)
-            .at(0)
-            .expected(format_args!("2 to {} bytes", HEADER_MAX.min(cursor.remaining())))
-            .found(format_args!("{len} bytes")));
-    }
-    let header = cursor.take(len)?;
-    if header.first() != Some(&b'{') {
-        return Err(Error::new(Code::StHeaderJson)
-            .at(8)
-            .expected("`{`")
-            .found(format_args!("`{}`", header[..1].escape_ascii())));
-    }
-    let text = std::str::from_utf8(header).map_err(|error| {
-        Error::new(Code::StHeaderJson)
-            .at(8 + error.valid_up_to() as u64)
-            .expected("UTF-8")
-            .found("other bytes")
-    })?;
-    Ok((text, cursor.offset()))
-}
-
 /// Everything the header says.
-struct Walked {
-    metadata: BTreeMap<String, String>,
-    tensors: Vec<(String, Raw)>,
+pub(super) struct Walked {
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) tensors: Vec<(String, Raw)>,
 }
 
 /// One tensor as the header describes it.
-struct Raw {
+pub(super) struct Raw {
     dtype: Dtype,
     shape: Shape,
-    begin: u64,
-    end: u64,
+    pub(super) begin: u64,
+    pub(super) end: u64,
 }
 
-fn walk(header: &str) -> Result<Walked> {
+/// Reads the header.
+///
+/// # Errors
+/// As [`super::parse`], for what the header alone can show.
+pub(super) fn walk(header: &str) -> Result<Walked> {
     let thrown = Thrown::default();
     let mut deserializer = serde_json::Deserializer::from_str(header);
     let walked = HeaderSeed(&thrown)
@@ -406,7 +355,7 @@ impl Raw {
         Ok(Self { dtype, shape, begin, end })
     }
 
-    fn resolve(self, name: String, bytes: &[u8], data: u64) -> Result<TensorEntry<'_>> {
+    pub(super) fn resolve(self, name: String, bytes: &[u8], data: u64) -> Result<TensorEntry<'_>> {
         let offset = data + self.begin;
         let payload = range(bytes, offset, self.end - self.begin)
             .ok_or_else(|| Error::new(Code::StTruncated).tensor(&name))?;
@@ -415,135 +364,3 @@ impl Raw {
         Ok(TensorEntry { name: Cow::Owned(name), offset, view })
     }
 }
-
-/// Payloads must cover the data from its first to its last byte, without overlap or gap, in any order.
-fn check_layout(tensors: &[(String, Raw)], data_len: u64) -> Result<()> {
-    let mut order: Vec<_> = tensors.iter().collect();
-    order.sort_by_key(|(_, raw)| (raw.begin, raw.end));
-    let mut end = 0;
-    for (name, raw) in order {
-        if raw.begin != end {
-            return Err(Error::new(Code::StOffsets)
-                .tensor(name)
-                .expected(format_args!("data that begins at {end}, where the one before ends"))
-                .found(raw.begin));
-        }
-        end = raw.end;
-    }
-    if end > data_len {
-        return Err(Error::new(Code::StTruncated)
-            .expected(format_args!("{end} bytes of data"))
-            .found(format_args!("{data_len} bytes"))
-            .hint("the file is damaged or its download was cut short"));
-    }
-    if end < data_len {
-        return Err(Error::new(Code::StTrailing)
-            .expected(format_args!("{end} bytes of data"))
-            .found(format_args!("{data_len} bytes")));
-    }
-    Ok(())
-}
-
-/// Most shards of one model.
-const SHARDS_MAX: usize = 1024;
-
-/// `model.safetensors.index.json`: which shard holds which tensor.
-#[derive(Debug)]
-pub struct ShardIndex {
-    /// Tensor name to shard file name.
-    pub weight_map: BTreeMap<String, String>,
-    /// Shard file names, sorted, each once.
-    pub shards: Vec<String>,
-    /// `metadata.total_size`, when given: bytes of all tensors.
-    pub total_size: Option<u64>,
-}
-
-impl ShardIndex {
-    /// Parses the index. Shard names are plain file names: they cannot lead out of the directory.
-    ///
-    /// # Errors
-    /// [`Code::StIndex`], or [`Code::LimitExceeded`] for too many shards.
-    pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let index = json::object(bytes, Code::StIndex)?;
-        let map =
-            index.get("weight_map").and_then(serde_json::Value::as_object).ok_or_else(|| {
-                Error::new(Code::StIndex).field("weight_map").expected("an object").found("none")
-            })?;
-        let mut weight_map = BTreeMap::new();
-        let mut shards = BTreeSet::new();
-        for (name, shard) in map {
-            let shard =
-                shard.as_str().filter(|shard| is_plain_file_name(shard)).ok_or_else(|| {
-                    Error::new(Code::StIndex)
-                        .field(format!("weight_map.{name}"))
-                        .expected("a file name ending in .safetensors, without a path")
-                        .found(shard)
-                })?;
-            shards.insert(shard);
-            if shards.len() > SHARDS_MAX {
-                return Err(Error::new(Code::LimitExceeded)
-                    .field("weight_map")
-                    .expected(format_args!("at most {SHARDS_MAX} shards"))
-                    .found("more"));
-            }
-            weight_map.insert(name.clone(), shard.to_owned());
-        }
-        if shards.is_empty() {
-            return Err(Error::new(Code::StIndex).field("weight_map").expected("a tensor"));
-        }
-        let shards = shards.into_iter().map(str::to_owned).collect();
-        let total_size =
-            index.get("metadata").and_then(|metadata| metadata.get("total_size")).and_then(as_size);
-        Ok(Self { weight_map, shards, total_size })
-    }
-
-    /// Checks that the shards, parsed in the order of [`ShardIndex::shards`], hold exactly the tensors that
-    /// the index gives them.
-    ///
-    /// # Errors
-    /// [`Code::StIndex`] with the tensor that is missing, misplaced or unlisted.
-    pub fn check(&self, containers: &[Container<'_>]) -> Result<()> {
-        let wrong = |name: &str| Error::new(Code::StIndex).tensor(name);
-        let mut seen = BTreeSet::new();
-        for (shard, container) in self.shards.iter().zip(containers) {
-            for entry in &container.tensors {
-                match self.weight_map.get(&*entry.name) {
-                    Some(expected) if expected == shard => {
-                        seen.insert(&*entry.name);
-                    }
-                    Some(expected) => {
-                        return Err(wrong(&entry.name).expected(expected).found(shard));
-                    }
-                    None => {
-                        return Err(wrong(&entry.name).expected("an index entry").found("none"));
-                    }
-                }
-            }
-        }
-        match self.weight_map.iter().find(|(name, _)| !seen.contains(name.as_str())) {
-            None => Ok(()),
-            Some((name, shard)) => {
-                Err(wrong(name).expected(format_args!("the tensor in {shard}")).found("none"))
-            }
-        }
-    }
-}
-
-/// A byte count; some writers store it as a float.
-fn as_size(value: &serde_json::Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_f64().filter(|size| *size >= 0.0).map(|size| size as u64))
-}
-
-/// Whether `name` is a SafeTensors file name that stays in its directory on every system.
-fn is_plain_file_name(name: &str) -> bool {
-    let plain =
-        |character: char| !character.is_control() && !matches!(character, '/' | '\\' | ':' | '\0');
-    name.ends_with(".safetensors")
-        && name.len() <= 255
-        && !name.starts_with('.')
-        && name.chars().all(plain)
-}
-
-#[cfg(test)]
-#[path = "safetensors_tests.rs"]
-mod tests;
