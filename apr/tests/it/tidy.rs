@@ -13,12 +13,8 @@ const ARCHITECTURE_FILES: &[&str] = &["engine/src/model/config.rs", "engine/src/
 const PRE_TOKENIZER_PLACES: &[&str] =
     &["engine/src/text/", "engine/src/format/convert/tokenizer.rs"];
 
-/// Files longer than this hold more than one idea, unless they stand in [`LONG_FILES`].
+/// Files longer than this hold more than one idea.
 const LINES_MAX: usize = 500;
-/// Long files and why.
-const LONG_FILES: &[(&str, &str)] = &[
-    ("engine/src/format/safetensors.rs", "one parser: header, index of shards and their checks"),
-];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace root").to_path_buf()
@@ -136,9 +132,7 @@ fn no_file_is_a_drawer_for_everything() {
             "{name}: name the idea"
         );
         let lines = text.lines().count();
-        let excused = LONG_FILES.iter().any(|(long, _)| *long == name);
-        assert!(lines <= LINES_MAX || excused, "{name} has {lines} lines");
-        assert!(lines > LINES_MAX || !excused, "{name} is short again: take it off the list");
+        assert!(lines <= LINES_MAX, "{name} has {lines} lines: split it by idea");
     }
 }
 
