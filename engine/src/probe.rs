@@ -154,6 +154,17 @@ pub trait Probe {
 
     /// Receives the values of a wanted site.
     fn tap(&mut self, tap: Tap<'_>);
+
+    /// Values that take the place of those just tapped, as many of them, for everything that is computed from here on;
+    /// `None` leaves them; another number of values ends the pass with [`crate::Code::BackendShape`]. Asked after
+    /// [`Probe::tap`], but not for attention probabilities and logits, which nothing is computed from.
+    ///
+    /// Given the values that another pass had at every site, each operation works on that pass's inputs, so that its
+    /// error is its own and not that of what came before.
+    fn replacement(&mut self, site: Site) -> Option<&[f32]> {
+        let _ = site;
+        None
+    }
 }
 
 /// Observes nothing.

@@ -152,7 +152,7 @@ impl<B: Backend> Transformer<B> {
             rows,
             probe,
         };
-        pass.tap(Site::model(Op::Embed), &buffers.x, self.config.hidden)?;
+        pass.tap(Site::model(Op::Embed), &mut buffers.x, self.config.hidden)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             pass.attention_block(index, layer, buffers, &mut self.kv)?;
             pass.feed_forward_block(index, layer, buffers)?;
@@ -280,7 +280,7 @@ impl<B: Backend> Pass<'_, B> {
         let width = config.heads * attention.context();
         let mut scores = self.backend.alloc(self.rows * width)?;
         self.backend.attention(site, mixed, q, kv, &attention, Some(&mut scores))?;
-        self.tap(scores_site, &scores, width)
+        self.show(scores_site, &scores, width, 0, self.rows)
     }
 
     fn feed_forward_block(
@@ -355,8 +355,8 @@ impl<B: Backend> Pass<'_, B> {
         }
     }
 
-    /// Shows all rows of `values` to the probe, if it wants the site.
-    fn tap(&mut self, site: Site, values: &B::Buf, width: usize) -> Result<()> {
+    /// Shows all rows of `values` to the probe, if it wants the site, and takes what it gives in their place.
+    fn tap(&mut self, site: Site, values: &mut B::Buf, width: usize) -> Result<()> {
         self.tap_rows(site, values, width, 0, self.rows)
     }
 
@@ -364,7 +364,7 @@ impl<B: Backend> Pass<'_, B> {
     fn tap_rows(
         &mut self,
         site: Site,
-        values: &B::Buf,
+        values: &mut B::Buf,
         width: usize,
         first: usize,
         rows: usize,
@@ -372,6 +372,26 @@ impl<B: Backend> Pass<'_, B> {
         if !self.probe.wants(site) {
             return Ok(());
         }
+        self.show(site, values, width, first, rows)?;
+        match self.probe.replacement(site) {
+            None => Ok(()),
+            Some(given) if given.len() == rows * width => self.backend.write(values, given),
+            Some(given) => Err(Error::new(Code::BackendShape)
+                .place(Place::Site(site.to_string()))
+                .expected(format_args!("{} values in place of those tapped", rows * width))
+                .found(given.len())),
+        }
+    }
+
+    /// Shows `rows` rows of `values` to the probe.
+    fn show(
+        &mut self,
+        site: Site,
+        values: &B::Buf,
+        width: usize,
+        first: usize,
+        rows: usize,
+    ) -> Result<()> {
         let mut copy = vec![0.0; rows * width];
         self.backend.read(values, &mut copy)?;
         self.probe.tap(Tap { site, position: self.position + first, rows, values: &copy });

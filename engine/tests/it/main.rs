@@ -7,6 +7,7 @@ mod generate;
 mod golden;
 mod oracle;
 mod paths;
+mod probe;
 mod simd;
 mod template;
 mod tokenizer;
