@@ -73,6 +73,19 @@ fn an_unknown_name_is_answered_with_the_way_to_the_known_ones() {
 }
 
 #[test]
+fn a_negative_number_is_a_value_out_of_range_and_no_option() {
+    let refused = |option: &str, value: &str, code: i32, needle: &str| {
+        assert_fails(&["run", GOLDEN, "hi", option, value], code, &[needle]);
+    };
+    refused("-t", "-1", 2, "temperature; expected 0 to 100; found -1");
+    refused("--top-p", "-0.5", 2, "top_p");
+    refused("--min-p", "-1e-3", 2, "min_p");
+    refused("--repeat-penalty", "-1", 2, "repeat_penalty");
+    refused("--seed", "-1", 2, "invalid value '-1' for '--seed <N>'");
+    refused("-n", "-2", 2, "invalid value '-2' for '--max-tokens <N>'");
+}
+
+#[test]
 fn a_prompt_comes_through_a_pipe() {
     let piped = apr(&["run", GOLDEN]).write_stdin("What is 2+2?\n").output().expect("apr runs");
     assert!(piped.status.success());

@@ -150,6 +150,7 @@ impl Model {
         let built = self.tokenizer.get_or_init(|| {
             let mut tokenizer = read_tokenizer(&self.source)?;
             tokenizer.add_ends(self.generation.eos.iter().copied())?;
+            tokenizer.pad_to(self.config.vocab);
             Ok(tokenizer)
         });
         built.as_ref().map_err(|error| error.clone().in_file(self.path()))

@@ -65,6 +65,8 @@ pub struct Tokenizer {
     /// Added tokens looked for in the normalised text.
     normalized: AddedTokens,
     pieces: PieceTable,
+    /// Rows of the model's embedding: ids from the vocabulary up to here are padding.
+    rows: usize,
     bos: Option<u32>,
     eos: Option<u32>,
     unk: Option<u32>,
@@ -97,6 +99,7 @@ impl Tokenizer {
             raw: added(&loaded.added, false)?,
             normalized: added(&loaded.added, true)?,
             pieces,
+            rows: 0,
             bos: None,
             eos: None,
             unk: None,
@@ -162,6 +165,7 @@ impl Tokenizer {
             raw: AddedTokens::new(list)?,
             normalized: AddedTokens::new(Vec::new())?,
             pieces: gguf::pieces(vocab, &kinds, byte_level)?,
+            rows: 0,
             bos: None,
             eos: None,
             unk: None,
@@ -275,9 +279,15 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes `id` stands for; a token may end inside a UTF-8 character.
+    /// The bytes `id` stands for; a token may end inside a UTF-8 character. Padding stands for nothing.
+    ///
+    /// # Errors
+    /// [`Code::TokenId`] outside the vocabulary and its padding.
     pub fn token_bytes(&self, id: u32) -> Result<&[u8]> {
-        self.pieces.check(id, "token")?;
+        let is_padding = usize::try_from(id).is_ok_and(|index| index < self.rows);
+        if !is_padding {
+            self.pieces.check(id, "token")?;
+        }
         Ok(self.pieces.bytes(id).unwrap_or_default())
     }
 
@@ -374,6 +384,12 @@ impl Tokenizer {
             self.ends.insert(self.pieces.check(id, "eos_token_id")?);
         }
         Ok(())
+    }
+
+    /// Says how many rows the model's embedding has. Embeddings are often padded to a round size: a model can then
+    /// choose an id that no text encodes to, which decodes to nothing, as in transformers and llama.cpp.
+    pub fn pad_to(&mut self, rows: usize) {
+        self.rows = rows;
     }
 
     /// The text of `id` for templates (`bos_token`): what the vocabulary spells.

@@ -104,6 +104,18 @@ fn ids_outside_the_vocabulary_are_errors() {
 }
 
 #[test]
+fn padding_rows_of_the_model_decode_to_nothing_and_are_no_tokens() {
+    let mut tokenizer = load(&valid()).unwrap();
+    tokenizer.pad_to(264);
+    assert_eq!(tokenizer.decode(&[256, 260, 263, 256], false).unwrap(), "hehe");
+    assert_eq!(tokenizer.token_bytes(264).expect_err("outside").code(), Code::TokenId);
+    assert_eq!(tokenizer.vocab_size(), 260, "padding is not part of the vocabulary");
+    assert_eq!(tokenizer.add_ends([260]).expect_err("no token").code(), Code::TokenId);
+    tokenizer.pad_to(3);
+    assert_eq!(tokenizer.decode(&[256], false).unwrap(), "he", "a small model hides no token");
+}
+
+#[test]
 fn the_config_names_the_special_tokens_and_whether_they_are_added() {
     let config = json!({"bos_token": {"content": "<s>"}, "eos_token": "<s>", "add_bos_token": true, "add_eos_token": false});
     let tokenizer =
