@@ -22,6 +22,7 @@ use crate::render::Terminal;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let terminal = Terminal::new(&cli.global);
+    apr_engine::format::mmap::guard::install();
     let name = name(&cli.command);
     // Panics of third-party parsers are contained where they happen: only one that gets here is worth a line.
     std::panic::set_hook(Box::new(|_| {}));

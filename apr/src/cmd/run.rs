@@ -126,9 +126,11 @@ pub(crate) fn run(
         terminal.fact("speed", format_args!("{speed:.1} tokens/s"))?;
     }
     let cancelled = generation.finish_reason == FinishReason::Cancelled;
-    if terminal.json {
-        let backend = lm.backend_name();
-        let output = output(&model, &prepared, generation, backend, timings)?;
+    let output = || output(&model, &prepared, generation, lm.backend_name(), timings);
+    let output = terminal.json.then(output).transpose()?;
+    // Nothing is claimed of a file that is not the one that was opened; the hash has read all of it just now.
+    model.source().check_unchanged()?;
+    if let Some(output) = output {
         terminal.value(&Envelope::new("run", "run", output))?;
     }
     if cancelled { Err(Failure::Interrupted) } else { Ok(0) }

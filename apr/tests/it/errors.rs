@@ -79,7 +79,7 @@ fn a_negative_number_is_a_value_out_of_range_and_no_option() {
     };
     refused("-t", "-1", 2, "temperature; expected 0 to 100; found -1");
     refused("--top-p", "-0.5", 2, "top_p");
-    refused("--min-p", "-1e-3", 2, "min_p");
+    refused("--min-p", "-0.1", 2, "min_p");
     refused("--repeat-penalty", "-1", 2, "repeat_penalty");
     refused("--seed", "-1", 2, "invalid value '-1' for '--seed <N>'");
     refused("-n", "-2", 2, "invalid value '-2' for '--max-tokens <N>'");
@@ -141,4 +141,33 @@ fn an_interrupt_ends_a_long_answer_with_130() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{message}");
     assert!(!message.contains("panicked"), "{message}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_file_that_shrinks_while_it_runs_is_an_error_that_names_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(root().join(GOLDEN)).expect("the fixture") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        std::fs::copy(&path, home.path().join(name)).expect("a copy");
+    }
+    let weights = home.path().join("model.safetensors");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_apr"))
+        .arg("run")
+        .arg(home.path())
+        .args(["--raw", "--backend", "scalar", "-n", "400", "What"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("apr starts");
+    let mut first = [0_u8; 1];
+    child.stdout.as_mut().expect("standard output").read_exact(&mut first).expect("a first token");
+    let file = std::fs::OpenOptions::new().write(true).open(&weights).expect("the weights");
+    file.set_len(4096).expect("a shorter file");
+    let output = child.wait_with_output().expect("apr ends");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(message.contains("E0004") && message.contains("model.safetensors"), "{message}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe` code, besides everything below the two kernel folders.
-const UNSAFE_FILES: &[&str] = &["engine/src/format/mmap/mod.rs"];
+const UNSAFE_FILES: &[&str] = &["engine/src/format/mmap/mod.rs", "engine/src/format/mmap/guard.rs"];
 const UNSAFE_FOLDERS: &[&str] = &["engine/src/backend/simd/", "engine/src/backend/cuda/"];
 
 /// Where an architecture may be called by its name.

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::mmap::io_error;
+use super::mmap::{guard, io_error};
 use crate::error::Result;
 
 /// Buffer of the writer, bytes.
@@ -38,6 +38,8 @@ fn fill_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>)
     let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
     let mut writer = BufWriter::with_capacity(BUFFER, file);
     fill(&mut writer)?;
+    // Bytes that a mapped source lost were read as zeros: they must not become a file.
+    guard::check()?;
     writer.flush().map_err(io)?;
     writer.get_ref().sync_all().map_err(io)
 }

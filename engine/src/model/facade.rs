@@ -16,6 +16,7 @@ use super::slots::{Naming, Role, Slot};
 use super::weights::{NamedTensor, Weights};
 use crate::backend::{Backend, Device};
 use crate::error::{Code, Error, Result};
+use crate::format::mmap::guard;
 use crate::format::{Container, Format, Metadata, Note, Source, json};
 use crate::text::{ChatTemplate, Tokenizer};
 
@@ -48,7 +49,10 @@ impl Model {
     /// # Errors
     /// Those of the parsers, of [`Config`] and of [`Weights::collect`], with the file.
     pub fn from_source(source: Source) -> Result<Self> {
-        let parts = Self::read(&source).map_err(|error| error.in_file(source.path()))?;
+        let parts = Self::read(&source);
+        // A header that reads as zeros because the file lost it is no broken header.
+        guard::check()?;
+        let parts = parts.map_err(|error| error.in_file(source.path()))?;
         let (config, weights, generation, notes) = parts;
         Ok(Self {
             source,

@@ -7,6 +7,7 @@ use super::lm::{Lm, LogitRows, Want};
 use super::weights::{Resident, ResidentLayer, Weights};
 use crate::backend::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope};
 use crate::error::{Code, Error, Place, Result};
+use crate::format::mmap::guard;
 use crate::probe::{Op, Probe, Site, Tap};
 
 /// Rows of logits computed in one product, so that the buffer stays small with large vocabularies.
@@ -203,7 +204,10 @@ impl<B: Backend> Lm for Transformer<B> {
                 Want::All => chunk.len(),
                 Want::Last => usize::from(index + 1 == chunks),
             };
-            self.run_chunk(chunk, wanted, probe)?;
+            let done = self.run_chunk(chunk, wanted, probe);
+            // Bytes that a file lost read as zeros: whatever they made of the numbers, that is the error to report.
+            guard::check()?;
+            done?;
         }
         Ok(LogitRows::new(&self.logits, self.config.vocab))
     }

@@ -1,11 +1,14 @@
 //! Opens model files: one `open`, one `fstat`, regular files only, then a read-only mapping.
 //!
-//! The only `unsafe` code of `format`. It knows nothing of formats.
+//! With [`guard`] the only `unsafe` code of `format`. It knows nothing of formats.
 //!
 //! A mapping is as mutable as the file behind it. Nothing in this crate writes to a mapped file: writers go
-//! through a temporary file and a rename. [`MappedFile::check_unchanged`] tells whether someone else did.
+//! through a temporary file and a rename. [`MappedFile::check_unchanged`] tells whether someone else did, [`guard`] keeps
+//! the process alive when someone cut the file short.
 
 #![expect(unsafe_code, reason = "a file mapping is unsafe by nature")]
+
+pub mod guard;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -16,6 +19,19 @@ use memmap2::Mmap;
 
 use crate::error::{Code, Error, Result};
 use crate::tensor::Bytes;
+
+/// A mapping and its entry in the table of the guard.
+struct Mapping {
+    /// Dropped first: an entry never names addresses that belong to someone else.
+    _guarded: guard::Guarded,
+    map: Mmap,
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
 
 /// A regular file, mapped read-only, with what was known of it when it was opened.
 #[derive(Debug)]
@@ -44,7 +60,7 @@ impl MappedFile {
             // file; every size taken from it is checked on the bytes as they are read, bytes are never
             // interpreted as types with invalid bit patterns, and `check_unchanged` reports such a change.
             let map = unsafe { Mmap::map(&file) }.map_err(|error| io_error(path, &error))?;
-            Bytes::new(Arc::new(map))
+            Bytes::new(Arc::new(Mapping { _guarded: guard::Guarded::new(path, &map), map }))
         };
         let modified = metadata.modified().ok();
         Ok(Self { path: path.to_path_buf(), file, len, modified, bytes })
