@@ -10,6 +10,10 @@ use super::rope::{RopeConfig, RopeStyle};
 use crate::error::{Code, Error, Result};
 use crate::format::{Metadata, Value};
 
+mod family;
+
+pub use family::{Activation, Bias, Family};
+
 /// Most layers of any supported model; the largest published ones have about 130.
 const LAYERS_MAX: usize = 512;
 /// Largest hidden or intermediate size: eight times the largest published one.
@@ -26,91 +30,6 @@ const CONTEXT_MAX: usize = 1 << 24;
 pub(super) const EOS_IDS_MAX: usize = 64;
 /// Context of a model that declares none (as GGUF readers assume).
 const CONTEXT_DEFAULT: usize = 2048;
-
-/// Non-linearity of the feed-forward gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
-}
-
-/// Whether a projection has a bias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Bias {
-    /// It must be in the file.
-    Required,
-    /// It must not be in the file.
-    Absent,
-    /// The file decides (GGUF and APR have no key for it).
-    IfPresent,
-}
-
-/// A supported model family and the facts that its files do not state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family {
-    /// Name used in reports and in GGUF.
-    pub name: &'static str,
-    /// Spellings of `model_type`, `general.architecture` and `architectures`.
-    spellings: &'static [&'static str],
-    /// Bias of Q, K and V when the file has no flag for it.
-    qkv_bias: Bias,
-    /// Whether GGUF stores Q and K rows reordered for adjacent-pair rotation.
-    gguf_adjacent_rope: bool,
-}
-
-impl Family {
-    /// Every supported family.
-    pub const ALL: &'static [Self] = &[
-        Self {
-            name: "qwen2",
-            spellings: &["qwen2", "Qwen2ForCausalLM"],
-            qkv_bias: Bias::Required,
-            gguf_adjacent_rope: false,
-        },
-        Self {
-            name: "llama",
-            spellings: &["llama", "LlamaForCausalLM"],
-            qkv_bias: Bias::IfPresent,
-            gguf_adjacent_rope: true,
-        },
-        Self {
-            name: "mistral",
-            spellings: &["mistral", "MistralForCausalLM"],
-            qkv_bias: Bias::Absent,
-            gguf_adjacent_rope: true,
-        },
-    ];
-
-    /// The family that calls itself `name`, without regard to case.
-    pub fn from_name(name: &str) -> Option<&'static Self> {
-        Self::ALL
-            .iter()
-            .find(|family| family.spellings.iter().any(|known| known.eq_ignore_ascii_case(name)))
-    }
-
-    /// The architecture a GGUF of this family declares: the ones that store rotated pairs side by side are all
-    /// `llama` there.
-    pub const fn gguf_name(&self) -> &'static str {
-        if self.gguf_adjacent_rope { "llama" } else { self.name }
-    }
-
-    /// Whether GGUF stores Q and K rows reordered for adjacent-pair rotation.
-    pub const fn gguf_adjacent_rope(&self) -> bool {
-        self.gguf_adjacent_rope
-    }
-
-    fn required(name: Option<&str>, field: &str) -> Result<&'static Self> {
-        let supported = || {
-            let names: Vec<_> = Self::ALL.iter().map(|family| family.name).collect();
-            names.join(", ")
-        };
-        let error = || Error::new(Code::Architecture).field(field).expected(supported());
-        let name = name.ok_or_else(|| error().found("none"))?;
-        Self::from_name(name).ok_or_else(|| error().found(name))
-    }
-}
 
 /// Validated hyper-parameters of a model.
 #[derive(Clone, Debug, PartialEq)]
