@@ -55,6 +55,9 @@ PYGMIES = {
     "llama-mha": (dict(model_type="llama", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
                        num_attention_heads=4, num_key_value_heads=4, rms_norm_eps=1e-5, rope_theta=10000.0,
                        tie_word_embeddings=False), "float32", None),
+    "qwen3": (dict(model_type="qwen3", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                   num_attention_heads=6, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,
+                   tie_word_embeddings=True), "bfloat16", None),
 }
 # These keep the configuration as Hugging Face Hub models have it (flat `rope_theta`, `torch_dtype`);
 # the others keep what transformers 5 saves (`rope_parameters`, `dtype`).
@@ -67,6 +70,7 @@ FORMS = {
     "llama3-gqa": ["F16", "Q8_0"],
     "mistral": ["F16", "Q8_0", "Q4_K_M", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q5_K_M", "Q6_K"],
     "llama-mha": ["F16", "F32", "BF16", "Q8_0"],
+    "qwen3": ["F16", "Q8_0"],
 }
 FTYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15,
           "Q5_K_M": 17, "Q6_K": 18}

@@ -61,6 +61,9 @@ def trace(model, ids: list[int]) -> dict[str, np.ndarray]:
         after(layer.input_layernorm, at + "attn_norm")
         for site, module in [("q", attention.q_proj), ("k", attention.k_proj), ("v", attention.v_proj)]:
             after(module, at + site)
+        if hasattr(attention, "q_norm"):
+            after(attention.q_norm, at + "q_norm")
+            after(attention.k_norm, at + "k_norm")
         handles.append(attention.register_forward_hook(lambda _m, _i, out, at=at: keep(at + "attn_scores", out[1])))
         before(attention.o_proj, at + "attn_out")
         after(attention.o_proj, at + "o_proj")
@@ -78,7 +81,10 @@ def trace(model, ids: list[int]) -> dict[str, np.ndarray]:
     cos, sin = found.pop("cos"), found.pop("sin")
     for index, layer in enumerate(base.layers):
         at, width = f"layers.{index}.", layer.self_attn.head_dim
-        heads = lambda site: found[at + site].view(1, len(ids), -1, width).transpose(1, 2)
+        for site in ("q_norm", "k_norm"):
+            if at + site in found:
+                found[at + site] = found[at + site].reshape(1, len(ids), -1)
+        heads = lambda site: found.get(f"{at}{site}_norm", found[at + site]).view(1, len(ids), -1, width).transpose(1, 2)
         q, k = apply_rotary_pos_emb(heads("q"), heads("k"), cos, sin)
         check_scores(q, k, found[at + "attn_scores"], at)
         for site, value in [("rope_q", q), ("rope_k", k)]:
@@ -180,7 +186,8 @@ class LlamaCpp:
 
 
 GGUF_NAMES = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
-              "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
+              "attn_v": "self_attn.v_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
+              "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
               "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 GGUF_TOP = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
             "output.weight": "lm_head.weight"}
@@ -221,7 +228,7 @@ def put_weights(model, path: pathlib.Path) -> None:
     """
     import torch
 
-    interleaved = path.suffix == ".gguf" and model.config.model_type != "qwen2"
+    interleaved = path.suffix == ".gguf" and model.config.model_type in ("llama", "mistral")
     state = model.state_dict()
     seen = set()
     for name, values in gguf_weights(path) if path.suffix == ".gguf" else apr_weights(path):

@@ -18,6 +18,10 @@ pub enum Op {
     K,
     /// Value projection with bias, `[kv_heads * head_dim]`.
     V,
+    /// Queries after their norm, head by head, `[heads * head_dim]`. Only in families that have one.
+    QNorm,
+    /// Keys after their norm, head by head, `[kv_heads * head_dim]`. Only in families that have one.
+    KNorm,
     /// Rotated queries, `[heads * head_dim]`.
     RopeQ,
     /// Rotated keys, `[kv_heads * head_dim]`.
@@ -56,6 +60,8 @@ impl Op {
         Self::Q,
         Self::K,
         Self::V,
+        Self::QNorm,
+        Self::KNorm,
         Self::RopeQ,
         Self::RopeK,
         Self::AttnScores,
@@ -80,6 +86,8 @@ impl Op {
             Self::Q => "q",
             Self::K => "k",
             Self::V => "v",
+            Self::QNorm => "q_norm",
+            Self::KNorm => "k_norm",
             Self::RopeQ => "rope_q",
             Self::RopeK => "rope_k",
             Self::AttnScores => "attn_scores",

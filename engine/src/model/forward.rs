@@ -41,6 +41,8 @@ struct Buffers<T> {
     k: T,
     /// `[rows, kv_heads * head_dim]`.
     v: T,
+    /// Normalised keys, `[rows, kv_heads * head_dim]`; empty where keys are not normalised.
+    k_normed: T,
     /// Attention output before projection, `[rows, heads * head_dim]`.
     mixed: T,
     /// What a block adds to the stream, `[rows, hidden]`.
@@ -65,6 +67,7 @@ impl<T> Buffers<T> {
             q: wide(config.q_width())?,
             k: wide(config.kv_width())?,
             v: wide(config.kv_width())?,
+            k_normed: wide(if config.qk_norm { config.kv_width() } else { 0 })?,
             mixed: wide(config.q_width())?,
             delta: wide(config.hidden)?,
             gate: wide(config.intermediate)?,
@@ -233,7 +236,7 @@ impl<B: Backend> Pass<'_, B> {
         buffers: &mut Buffers<B::Buf>,
         kv: &mut B::Kv,
     ) -> Result<()> {
-        let Buffers { x, norm, q, k, v, mixed, delta, .. } = buffers;
+        let Buffers { x, norm, q, k, v, k_normed, mixed, delta, .. } = buffers;
         let (config, backend, rows) = (self.config, self.backend, self.rows);
         let site = |op| Site::layer(index, op);
         backend.rms_norm(site(Op::AttnNorm), norm, x, &weights.attn_norm, self.norm(0, rows))?;
@@ -247,6 +250,10 @@ impl<B: Backend> Pass<'_, B> {
         self.tap(site(Op::Q), q, config.q_width())?;
         self.tap(site(Op::K), k, config.kv_width())?;
         self.tap(site(Op::V), v, config.kv_width())?;
+        if let (Some(q_gain), Some(k_gain)) = (&weights.q_norm, &weights.k_norm) {
+            self.norm_heads(site(Op::QNorm), q, mixed, q_gain, config.heads)?;
+            self.norm_heads(site(Op::KNorm), k, k_normed, k_gain, config.kv_heads)?;
+        }
         backend.rope(site(Op::RopeQ), q, &self.rope(config.heads))?;
         backend.rope(site(Op::RopeK), k, &self.rope(config.kv_heads))?;
         self.tap(site(Op::RopeQ), q, config.q_width())?;
@@ -260,6 +267,22 @@ impl<B: Backend> Pass<'_, B> {
         self.tap(site(Op::OProj), delta, config.hidden)?;
         backend.add(site(Op::AttnResidual), x, delta, rows * config.hidden)?;
         self.tap(site(Op::AttnResidual), x, config.hidden)
+    }
+
+    /// Normalises each head of `x`; what was in `spare` is lost.
+    fn norm_heads(
+        &mut self,
+        site: Site,
+        x: &mut B::Buf,
+        spare: &mut B::Buf,
+        gain: &B::Weight,
+        heads: usize,
+    ) -> Result<()> {
+        let width = self.config.head_dim;
+        let norm = Norm { width, ..self.norm(0, self.rows * heads) };
+        self.backend.rms_norm(site, spare, x, gain, norm)?;
+        std::mem::swap(x, spare);
+        self.tap(site, x, heads * width)
     }
 
     /// Attention proper; the probabilities are only kept when the probe wants them.

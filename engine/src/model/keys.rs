@@ -43,6 +43,11 @@ impl Key {
 }
 
 impl<'a> Keys<'a> {
+    /// Whether the keys are those of `config.json`, which leaves out what is as usual in the family.
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self, Self::Json(_))
+    }
+
     /// The value under the spelling that is present; JSON `null` counts as absent.
     ///
     /// Two spellings in one file must agree, because readers differ in which one they believe.

@@ -23,6 +23,10 @@ pub enum Role {
     V,
     /// Value bias, `[kv_heads * head_dim]`.
     VBias,
+    /// Gain of the norm of each query head, `[head_dim]`.
+    QNorm,
+    /// Gain of the norm of each key head, `[head_dim]`.
+    KNorm,
     /// Output projection, `[hidden, heads * head_dim]`.
     O,
     /// Output projection bias, `[hidden]`.
@@ -71,6 +75,8 @@ const LAYER: &[Names] = &[
     names(Role::KBias, "self_attn.k_proj.bias", "attn_k.bias"),
     names(Role::V, "self_attn.v_proj.weight", "attn_v.weight"),
     names(Role::VBias, "self_attn.v_proj.bias", "attn_v.bias"),
+    names(Role::QNorm, "self_attn.q_norm.weight", "attn_q_norm.weight"),
+    names(Role::KNorm, "self_attn.k_norm.weight", "attn_k_norm.weight"),
     names(Role::O, "self_attn.o_proj.weight", "attn_output.weight"),
     names(Role::OBias, "self_attn.o_proj.bias", "attn_output.bias"),
     names(Role::FfnNorm, "post_attention_layernorm.weight", "ffn_norm.weight"),

@@ -136,6 +136,8 @@ impl Weights {
                 k_bias: optional(slot(Role::KBias))?,
                 v: required(slot(Role::V))?,
                 v_bias: optional(slot(Role::VBias))?,
+                q_norm: optional(slot(Role::QNorm))?,
+                k_norm: optional(slot(Role::KNorm))?,
                 o: required(slot(Role::O))?,
                 o_bias: optional(slot(Role::OBias))?,
                 ffn_norm: required(slot(Role::FfnNorm))?,
@@ -163,6 +165,8 @@ pub(super) struct ResidentLayer<W> {
     pub(super) k_bias: Option<W>,
     pub(super) v: W,
     pub(super) v_bias: Option<W>,
+    pub(super) q_norm: Option<W>,
+    pub(super) k_norm: Option<W>,
     pub(super) o: W,
     pub(super) o_bias: Option<W>,
     pub(super) ffn_norm: W,
@@ -191,6 +195,7 @@ pub fn shape(config: &Config, role: Role) -> Vec<u64> {
         Role::Q => &[q, hidden],
         Role::K | Role::V => &[kv, hidden],
         Role::QBias => &[q],
+        Role::QNorm | Role::KNorm => &[config.head_dim],
         Role::KBias | Role::VBias => &[kv],
         Role::O => &[hidden, q],
         Role::Gate | Role::Up => &[ffn, hidden],
@@ -198,6 +203,14 @@ pub fn shape(config: &Config, role: Role) -> Vec<u64> {
         Role::RopeFactors => &[config.rope.dims / 2],
     };
     dims.iter().map(|dim| *dim as u64).collect()
+}
+
+/// Whether the family has weights of `role` at all.
+pub fn has(config: &Config, role: Role) -> bool {
+    match role {
+        Role::QNorm | Role::KNorm => config.qk_norm,
+        _ => true,
+    }
 }
 
 fn bias_of(config: &Config, role: Role) -> Option<Bias> {
@@ -216,6 +229,7 @@ fn required_slots(config: &Config, present: &BTreeMap<Slot, NamedTensor>) -> Vec
     let needed = |role: Role| match (role, bias_of(config, role)) {
         (Role::Head, _) => config.tied_embeddings == Some(false),
         (Role::RopeFactors, _) | (_, Some(Bias::Absent)) => false,
+        (role, _) if !has(config, role) => false,
         (_, None | Some(Bias::Required)) => true,
         (Role::OBias, Some(Bias::IfPresent)) => output,
         (_, Some(Bias::IfPresent)) => qkv,
@@ -242,13 +256,19 @@ fn missing(config: &Config, slots: &BTreeMap<Slot, NamedTensor>) -> Vec<Error> {
     absent.map(error).collect()
 }
 
-/// Refuses layers beyond the declared ones, and biases that the hyper-parameters deny.
+/// Refuses layers beyond the declared ones, and weights that the family or the hyper-parameters deny.
 fn check_declared(config: &Config, slot: Slot, name: &str) -> Result<()> {
     if slot.layer.is_some_and(|layer| layer >= config.layers) {
         return Err(Error::new(Code::WeightUnexpected)
             .tensor(name)
             .expected(format_args!("{} layers", config.layers))
             .found("a weight of a later layer"));
+    }
+    if !has(config, slot.role) {
+        return Err(Error::new(Code::WeightUnexpected)
+            .tensor(name)
+            .expected(format_args!("a weight of the family {}", config.family.name))
+            .found("one that would change the mathematics"));
     }
     if bias_of(config, slot.role) == Some(Bias::Absent) {
         return Err(Error::new(Code::WeightUnexpected)

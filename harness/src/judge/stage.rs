@@ -127,8 +127,8 @@ impl Pass<'_> {
                 }
             }
         }
-        let unseen =
-            Op::ALL.iter().filter(|op| !self.seen.sites.keys().any(|site| site.op == **op));
+        let expected = Op::ALL.iter().filter(|op| self.config.has_site(**op));
+        let unseen = expected.filter(|op| !self.seen.sites.keys().any(|site| site.op == **op));
         wrong.extend(unseen.map(|op| format!("{} was never seen", op.name())));
         all_of(count, "activations finite", wrong)
     }
@@ -155,7 +155,12 @@ impl Pass<'_> {
     /// `norm / gain` has a root mean square of one but for epsilon, which only makes it smaller.
     fn norm_rms(&self, bound: &AtMost) -> Look<Verdict> {
         let mut worst = Worst::largest();
-        let norms = [(Op::AttnNorm, Role::AttnNorm), (Op::FfnNorm, Role::FfnNorm)];
+        let norms = [
+            (Op::AttnNorm, Role::AttnNorm),
+            (Op::QNorm, Role::QNorm),
+            (Op::KNorm, Role::KNorm),
+            (Op::FfnNorm, Role::FfnNorm),
+        ];
         let layers = (0..self.config.layers).flat_map(|layer| {
             norms.map(|(op, role)| (Site::layer(layer, op), Slot::layer(layer, role)))
         });
@@ -167,8 +172,12 @@ impl Pass<'_> {
                 None => continue,
             };
             let gain = gain.map_err(|error| refused("a gain cannot be read", &error))?;
-            for (position, row) in self.rows(site).iter().enumerate() {
-                let squares = row.iter().zip(&gain).filter(|(_, gain)| **gain != 0.0);
+            // Heads are normalised one by one, with one gain for all.
+            let parts = self.rows(site).iter().enumerate().flat_map(|(position, row)| {
+                row.chunks_exact(gain.len()).map(move |part| (position, part))
+            });
+            for (position, part) in parts {
+                let squares = part.iter().zip(&gain).filter(|(_, gain)| **gain != 0.0);
                 let squares = squares.map(|(x, gain)| (f64::from(*x) / f64::from(*gain)).powi(2));
                 let mean = squares.clone().sum::<f64>() / squares.count().max(1) as f64;
                 worst.add((mean.sqrt() - 1.0).abs(), || format!("{site} row {position}"));
@@ -211,9 +220,18 @@ impl Pass<'_> {
         all_of(count, "later positions have no weight", wrong)
     }
 
+    /// What each rotation turns, and what comes out.
+    fn rotations(&self) -> [(Op, Op); 2] {
+        if self.config.qk_norm {
+            [(Op::QNorm, Op::RopeQ), (Op::KNorm, Op::RopeK)]
+        } else {
+            [(Op::Q, Op::RopeQ), (Op::K, Op::RopeK)]
+        }
+    }
+
     fn rope_norm(&self, bound: &AtMost) -> Verdict {
         let mut worst = Worst::largest();
-        for (before, after) in [(Op::Q, Op::RopeQ), (Op::K, Op::RopeK)] {
+        for (before, after) in self.rotations() {
             for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
                 for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
                     let heads = plain
@@ -234,7 +252,7 @@ impl Pass<'_> {
     fn rope_moves(&self) -> Verdict {
         let mut wrong = Vec::new();
         let mut count = 0;
-        for (before, after) in [(Op::Q, Op::RopeQ), (Op::K, Op::RopeK)] {
+        for (before, after) in self.rotations() {
             for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
                 for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
                     count += 1;

@@ -1,7 +1,7 @@
 //! `tensor-layout`: the tensors are the ones the architecture needs, in the right shape and orientation.
 
 use apr_engine::format::Container;
-use apr_engine::model::weights::shape;
+use apr_engine::model::weights::{has, shape};
 use apr_engine::model::{Model, Role, Slot};
 
 use super::Planned;
@@ -35,7 +35,7 @@ fn names(model: &Model, containers: &[Container<'_>]) -> Verdict {
         .filter(|entry| !entry.name.ends_with("rotary_emb.inv_freq"))
         .map(|entry| format!("{} belongs to no slot", entry.name));
     let mut wrong: Vec<String> = left_over.collect();
-    let needed = Role::all().filter(|role| !is_optional(*role));
+    let needed = Role::all().filter(|role| !is_optional(*role) && has(model.config(), *role));
     for role in needed {
         let layers = if role.in_layer() { model.config().layers } else { 1 };
         for layer in 0..layers {

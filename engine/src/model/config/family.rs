@@ -33,7 +33,21 @@ pub struct Family {
     pub(super) qkv_bias: Bias,
     /// Whether GGUF stores Q and K rows reordered for adjacent-pair rotation.
     pub(super) gguf_adjacent_rope: bool,
+    /// Whether each head of Q and K is normalised before rotation.
+    pub(super) qk_norm: bool,
+    /// Values per head where `config.json` states none; `None` shares the hidden size out.
+    pub(super) head_dim: Option<usize>,
 }
+
+/// What most families have.
+const PLAIN: Family = Family {
+    name: "",
+    spellings: &[],
+    qkv_bias: Bias::Absent,
+    gguf_adjacent_rope: false,
+    qk_norm: false,
+    head_dim: None,
+};
 
 impl Family {
     /// Every supported family.
@@ -42,19 +56,28 @@ impl Family {
             name: "qwen2",
             spellings: &["qwen2", "Qwen2ForCausalLM"],
             qkv_bias: Bias::Required,
-            gguf_adjacent_rope: false,
+            ..PLAIN
         },
         Self {
             name: "llama",
             spellings: &["llama", "LlamaForCausalLM"],
             qkv_bias: Bias::IfPresent,
             gguf_adjacent_rope: true,
+            ..PLAIN
         },
         Self {
             name: "mistral",
             spellings: &["mistral", "MistralForCausalLM"],
-            qkv_bias: Bias::Absent,
             gguf_adjacent_rope: true,
+            ..PLAIN
+        },
+        Self {
+            name: "qwen3",
+            spellings: &["qwen3", "Qwen3ForCausalLM"],
+            qkv_bias: Bias::IfPresent,
+            qk_norm: true,
+            head_dim: Some(128),
+            ..PLAIN
         },
     ];
 

@@ -9,6 +9,7 @@ use super::keys::{Key, Keys};
 use super::rope::{RopeConfig, RopeStyle};
 use crate::error::{Code, Error, Result};
 use crate::format::{Metadata, Value};
+use crate::probe::Op;
 
 mod family;
 
@@ -60,6 +61,8 @@ pub struct Config {
     pub qkv_bias: Bias,
     /// Bias of the output projection.
     pub o_bias: Bias,
+    /// Whether each head of Q and K is normalised before rotation.
+    pub qk_norm: bool,
     /// Whether the head is the embedding; `None` when the presence of a head tensor decides.
     pub tied_embeddings: Option<bool>,
     /// Non-linearity of the feed-forward gate.
@@ -209,7 +212,8 @@ impl Config {
         refuse_unsupported(keys)?;
         let hidden = keys.required(&HIDDEN)?;
         let heads = keys.required(&HEADS)?;
-        let head_dim = match keys.count(&HEAD_DIM)? {
+        let declared = keys.count(&HEAD_DIM)?;
+        let head_dim = match declared.or(family.head_dim.filter(|_| keys.is_json())) {
             Some(head_dim) => head_dim,
             None => default_head_dim(hidden, heads)?,
         };
@@ -233,6 +237,7 @@ impl Config {
             rope: RopeConfig::read(keys, head_dim)?,
             qkv_bias: family.qkv_bias,
             o_bias: if family.qkv_bias == Bias::IfPresent { Bias::IfPresent } else { Bias::Absent },
+            qk_norm: family.qk_norm,
             tied_embeddings: None,
             activation: activation(keys)?,
             sliding_window: sliding_window(keys)?,
@@ -268,6 +273,14 @@ impl Config {
         match ids.iter().find(|id| **id as usize >= self.vocab) {
             Some(id) => Err(out_of_range(field, id, format!("below {}", self.vocab))),
             None => Ok(()),
+        }
+    }
+
+    /// Whether the forward pass of this model comes by `op`.
+    pub fn has_site(&self, op: Op) -> bool {
+        match op {
+            Op::QNorm | Op::KNorm => self.qk_norm,
+            _ => true,
         }
     }
 
