@@ -20,12 +20,14 @@ fn catalogue() -> Catalogue {
     Catalogue::from_directory(&root().join("contracts")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Proves the gates of the carried suite whose cases `filter` selects, with a judge of the caller's.
+/// Proves the gates of a carried suite whose cases `filter` selects, with a judge of the caller's.
 fn prove_with(
+    suite: &str,
     filter: &str,
     judge: &(dyn Fn(&Planned, &JudgeContext) -> Verdict + Sync),
 ) -> (Vec<Planned>, KillMatrix) {
-    let suite = suite::load_suite(&root().join("suites/default.yaml"), &catalogue());
+    let file = root().join("suites").join(suite).with_extension("yaml");
+    let suite = suite::load_suite(&file, &catalogue());
     let suite = suite.unwrap_or_else(|error| panic!("{error}"));
     let work = tempfile::tempdir().expect("work");
     let roots = Roots { fixtures: root().join("fixtures"), built: work.path().join("built") };
@@ -40,8 +42,8 @@ fn prove_with(
     (cases, matrix)
 }
 
-fn assert_proven(filter: &str, gates_at_least: usize) {
-    let (cases, matrix) = prove_with(filter, &judge::run);
+fn assert_proven(suite: &str, filter: &str, gates_at_least: usize) {
+    let (cases, matrix) = prove_with(suite, filter, &judge::run);
     let lost: Vec<String> = matrix
         .cells
         .iter()
@@ -72,19 +74,24 @@ fn every_gate_names_a_fault_that_exists() {
 fn gates_over_files_kill_every_fault_they_name() {
     let forms = "form(=safetensors) | form(=gguf-q8_0) | form(=apr)";
     let gates = "contract(=metadata) | contract(=tensor-layout) | contract(=format-integrity)";
-    assert_proven(&format!("({forms}) & ({gates})"), 20);
+    assert_proven("default", &format!("({forms}) & ({gates})"), 20);
 }
 
 #[test]
 fn gates_over_the_engine_kill_every_fault_they_name() {
     let cells = "form(=safetensors) & backend(=simd)";
     let gates = "contract(=stages) | contract(=generation)";
-    assert_proven(&format!("{cells} & ({gates})"), 20);
+    assert_proven("default", &format!("{cells} & ({gates})"), 20);
+}
+
+#[test]
+fn gates_over_families_kill_every_fault_they_name() {
+    assert_proven("pygmy", "contract(=families)", 1);
 }
 
 #[test]
 fn gates_without_a_model_kill_every_fault_they_name() {
-    assert_proven("contract(=blocks) | contract(=sampler)", 15);
+    assert_proven("default", "contract(=blocks) | contract(=sampler)", 15);
 }
 
 #[test]
@@ -93,7 +100,7 @@ fn a_gate_that_is_always_green_is_found() {
         let measure = Measure::judged("violations", 0.0, Limit::Exactly(0.0));
         Evidence::new(1, "nothing seen").measure(measure).verdict()
     };
-    let (cases, matrix) = prove_with("contract(=sampler)", &blind);
+    let (cases, matrix) = prove_with("default", "contract(=sampler)", &blind);
     assert_eq!(matrix.count(Kill::Survived), matrix.cells.len());
     assert!(!proof::blocking_unproven(&cases, &matrix).is_empty());
 }
@@ -105,6 +112,6 @@ fn a_gate_that_is_red_under_nothing_is_found() {
         let measure = Measure::judged("violations", wrong, Limit::Exactly(0.0));
         Evidence::new(1, "something planted").measure(measure).verdict()
     };
-    let (_, matrix) = prove_with("contract(=sampler)", &nervous);
+    let (_, matrix) = prove_with("default", "contract(=sampler)", &nervous);
     assert_eq!(matrix.red_under_no_op.len(), matrix.gates.len());
 }

@@ -9,8 +9,14 @@ use crate::fixture::{Recorder, Recording, model, nmse};
 /// Measured worst: 2.7e-12, the rounding of the f32 recordings themselves.
 const SITE_NMSE_MAX: f64 = 2e-11;
 
-const MODELS: [&str; 5] =
-    ["golden", "pygmy/qwen2-tied", "pygmy/llama3-gqa", "pygmy/mistral", "pygmy/llama-mha"];
+const MODELS: [&str; 6] = [
+    "golden",
+    "pygmy/qwen2-tied",
+    "pygmy/llama3-gqa",
+    "pygmy/mistral",
+    "pygmy/llama-mha",
+    "pygmy/qwen3",
+];
 
 #[test]
 fn every_site_of_every_family_equals_transformers() {

@@ -7,7 +7,7 @@ use apr_engine::probe::NoProbe;
 
 use crate::fixture::{Recorder, Recording, model};
 
-const PYGMIES: [&str; 4] = ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha"];
+const PYGMIES: [&str; 5] = ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha", "qwen3"];
 
 fn tokens(name: &str) -> Vec<u32> {
     Recording::open(&format!("oracle/transformers/{name}.safetensors")).tokens()

@@ -30,7 +30,7 @@ fn worst(found: &Recorder, expected: &Recorder) -> (f64, String) {
 
 #[test]
 fn float_weights_equal_the_oracle_at_every_site_on_every_isa() {
-    for name in ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha"] {
+    for name in ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha", "qwen3"] {
         let recording = Recording::open(&format!("oracle/transformers/{name}.safetensors"));
         let (model, tokens) = (model(&format!("pygmy/{name}")), recording.tokens());
         let expected = sites(&model, Scalar, &tokens);

@@ -29,7 +29,7 @@ pub struct Suite {
     /// Suites (by name) whose contracts, models and backends are added to these.
     #[serde(default)]
     pub include: Vec<String>,
-    /// Contracts by name; `*` is every contract of the catalogue.
+    /// Contracts by name; `*` is every contract of the catalogue, `!name` leaves one out.
     #[serde(default)]
     pub contracts: Vec<String>,
     /// The judged models.
@@ -111,11 +111,25 @@ pub fn schema() -> serde_json::Value {
 /// Mistakes of any of the files, unknown contracts, includes in a circle.
 pub fn load_suite(file: &Path, catalogue: &Catalogue) -> Result<Suite, CatalogueError> {
     let mut suite = read(file, 0)?;
+    let left_out = left_out(&mut suite.contracts);
     if suite.contracts.iter().any(|name| name == "*") {
         suite.contracts = catalogue.contracts.keys().cloned().collect();
     }
+    if let Some(name) = left_out.iter().find(|name| !catalogue.contracts.contains_key(*name)) {
+        let message = format!("contracts: no contract is called {name}, so !{name} does nothing");
+        return Err(CatalogueError::whole(file, message));
+    }
+    suite.contracts.retain(|name| !left_out.contains(name));
     suite.check(file, catalogue)?;
     Ok(suite)
+}
+
+/// Takes the names behind a `!` out of `contracts`.
+fn left_out(contracts: &mut Vec<String>) -> Vec<String> {
+    let named = |name: &String| name.strip_prefix('!').map(str::to_owned);
+    let left_out = contracts.iter().filter_map(named).collect();
+    contracts.retain(|name| !name.starts_with('!'));
+    left_out
 }
 
 /// Reads a suite out of `text`, without includes.

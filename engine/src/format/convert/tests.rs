@@ -133,6 +133,8 @@ fn gguf_tensors_equal_those_that_llama_cpp_converts() {
         ("pygmy/llama-mha", "gguf/llama-mha-F32.gguf", Dtype::F32),
         ("pygmy/mistral", "gguf/mistral-F16.gguf", Dtype::F16),
         ("pygmy/qwen2-tied", "gguf/qwen2-tied-F16.gguf", Dtype::F16),
+        ("pygmy/qwen3", "gguf/qwen3-F16.gguf", Dtype::F16),
+        ("pygmy/qwen3", "gguf/qwen3-Q8_0.gguf", Dtype::Q8_0),
     ] {
         let written = converted(model, Format::Gguf, Precision::Uniform(precision));
         let ours = gguf::parse(&written).unwrap();

@@ -47,6 +47,15 @@ impl<B: Backend> Faulty<B> {
     }
 }
 
+/// Whether `fault` leaves the norm at `op` out.
+fn skips(fault: EngineFault, op: Op) -> bool {
+    match fault {
+        EngineFault::FfnNormSkipped => op == Op::FfnNorm,
+        EngineFault::QkNormSkipped => matches!(op, Op::QNorm | Op::KNorm),
+        _ => false,
+    }
+}
+
 impl<B: Backend> Backend for Faulty<B> {
     type Buf = B::Buf;
     type Weight = (B::Weight, usize);
@@ -119,7 +128,7 @@ impl<B: Backend> Backend for Faulty<B> {
             EngineFault::RmsEps => {
                 self.inner.rms_norm(site, dst, x, &gain.0, Norm { eps: 1e-3, ..norm })
             }
-            EngineFault::FfnNormSkipped if site.op == Op::FfnNorm => {
+            fault if skips(fault, site.op) => {
                 let mut values = vec![0.0; span];
                 self.inner.read(x, &mut values)?;
                 self.inner.write(dst, &values[norm.first_row * norm.width..])

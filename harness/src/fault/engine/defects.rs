@@ -68,6 +68,12 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::FfnNormSkipped,
     ),
     defect(
+        "engine/qk-norm-skipped",
+        "query and key heads are not normalised",
+        &["FI-07"],
+        EngineFault::QkNormSkipped,
+    ),
+    defect(
         "engine/qkv-bias-dropped",
         "query, key and value biases are dropped",
         &["FI-03", "FI-05"],

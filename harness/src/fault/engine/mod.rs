@@ -27,6 +27,8 @@ pub enum EngineFault {
     RmsEps,
     /// The norm in front of the feed-forward block is skipped.
     FfnNormSkipped,
+    /// Heads of queries and keys are not normalised.
+    QkNormSkipped,
     /// Biases of the query, key and value projections are dropped.
     QkvBiasDropped,
     /// No rotation at one layer.
