@@ -16,6 +16,7 @@ LLAMA_CPP_SOURCE is a checkout, or `vendor/llama.cpp` of the source distribution
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import pathlib
@@ -32,6 +33,7 @@ QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+LLAMA3_SPLIT = QWEN2_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 CHATML = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
@@ -171,37 +173,51 @@ def make_pygmy(name: str, folder: pathlib.Path) -> None:
 
 CONVERT = """
 import sys
-sys.path.insert(0, sys.argv[1]); sys.argv = ["convert_hf_to_gguf.py"] + sys.argv[2:]
+sys.path.insert(0, sys.argv[1]); pre = sys.argv[2]; sys.argv = ["convert_hf_to_gguf.py"] + sys.argv[3:]
 import convert_hf_to_gguf, conversion.base
-conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen2"
+conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
 convert_hf_to_gguf.main()
 """
 
 
 def make_gguf(name: str, forms: list[str], source: pathlib.Path, out: pathlib.Path, llama_cpp: pathlib.Path) -> None:
     """Every form of one model; F16 comes first because the quantised ones start from it."""
-    import ctypes
-
-    import llama_cpp.llama_cpp as llama
-
     out.mkdir(parents=True, exist_ok=True)
-    silent = llama.llama_log_callback(lambda *_: None)
-    llama.llama_log_set(silent, ctypes.c_void_p(0))
     for form in forms:
         target = out / f"{name}-{form}.gguf"
         if form in ("F32", "BF16", "F16"):
             convert(name, form, source, target, llama_cpp)
         else:
-            params = llama.llama_model_quantize_default_params()
-            params.nthread, params.ftype = 1, FTYPES[form]
-            base = out / f"{name}-F16.gguf"
-            if llama.llama_model_quantize(str(base).encode(), str(target).encode(), ctypes.byref(params)):
-                sys.exit(f"quantising {base} to {form} failed")
+            quantise(out / f"{name}-F16.gguf", target, form)
         print(f"{target.name}  {target.stat().st_size} bytes  {tensor_types(target)}")
 
 
-def convert(name: str, form: str, source: pathlib.Path, target: pathlib.Path, llama_cpp: pathlib.Path) -> None:
-    command = [sys.executable, "-c", CONVERT, str(llama_cpp), str(source), "--outtype", form.lower(),
+@functools.cache
+def silent_llama():
+    """llama.cpp without its log; the callback must live as long as the library."""
+    import ctypes
+
+    import llama_cpp.llama_cpp as llama
+
+    silent_llama.callback = llama.llama_log_callback(lambda *_: None)
+    llama.llama_log_set(silent_llama.callback, ctypes.c_void_p(0))
+    return llama
+
+
+def quantise(base: pathlib.Path, target: pathlib.Path, form: str) -> None:
+    """By llama.cpp's quantiser, in one thread, without importance matrix."""
+    import ctypes
+
+    llama = silent_llama()
+    params = llama.llama_model_quantize_default_params()
+    params.nthread, params.ftype = 1, FTYPES[form]
+    if llama.llama_model_quantize(str(base).encode(), str(target).encode(), ctypes.byref(params)):
+        sys.exit(f"quantising {base} to {form} failed")
+
+
+def convert(name: str, form: str, source: pathlib.Path, target: pathlib.Path, llama_cpp: pathlib.Path,
+            pre: str = "qwen2") -> None:
+    command = [sys.executable, "-c", CONVERT, str(llama_cpp), pre, str(source), "--outtype", form.lower(),
                "--outfile", str(target), "--model-name", name]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

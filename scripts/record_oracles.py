@@ -175,9 +175,9 @@ class LlamaCpp:
 
         return step
 
-    def tokenise(self, text: str) -> list[int]:
+    def tokenise(self, text: str, add_special: bool = False) -> list[int]:
         data, room = text.encode(), (ctypes.c_int32 * 512)()
-        n = self.api.llama_tokenize(self.vocab, data, len(data), room, 512, False, True)
+        n = self.api.llama_tokenize(self.vocab, data, len(data), room, 512, add_special, True)
         return list(room[:n])
 
     def close(self) -> None:
