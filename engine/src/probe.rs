@@ -130,6 +130,17 @@ impl Site {
     pub const fn model(op: Op) -> Self {
         Self { layer: None, op }
     }
+
+    /// The site that is displayed as `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.strip_prefix("layers.") {
+            Some(rest) => {
+                let (layer, op) = rest.split_once('.')?;
+                Some(Self::layer(layer.parse().ok()?, Op::from_name(op)?))
+            }
+            None => Op::from_name(name).map(Self::model),
+        }
+    }
 }
 
 impl fmt::Display for Site {
@@ -185,4 +196,19 @@ impl Probe for NoProbe {
     }
 
     fn tap(&mut self, _: Tap<'_>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_site_finds_back_from_its_name() {
+        for op in Op::ALL {
+            for site in [Site::layer(3, *op), Site::model(*op)] {
+                assert_eq!(Site::from_name(&site.to_string()), Some(site));
+            }
+        }
+        assert_eq!(Site::from_name("layers.x.q"), None);
+    }
 }

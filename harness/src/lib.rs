@@ -32,6 +32,7 @@ pub mod need;
 pub mod proof;
 pub mod provenance;
 mod quality;
+mod recording;
 pub mod report;
 pub mod runner;
 pub mod score;

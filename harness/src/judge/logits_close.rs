@@ -7,11 +7,12 @@ use apr_engine::model::{LmOptions, Model};
 use apr_engine::probe::{Op, Site};
 
 use super::context::{BackendSpec, JudgeContext, Look, filled, refused};
-use super::look::{Recording, Tokens, record, token_sets};
+use super::look::{Tokens, record, token_sets};
 use super::{Planned, parity};
 use crate::case::ModelRef;
 use crate::compare::{RowPlace, Tally};
 use crate::contract::check::{Against, LogitsClose, Oracle};
+use crate::recording::Recording;
 use crate::verdict::Verdict;
 
 /// Judges `check` on `case`.
@@ -137,23 +138,12 @@ fn recorded(
         sites.insert(Site::model(Op::Logits), rows(&oracle.logits)?);
     } else {
         for entry in &container.tensors {
-            if let Some(site) = parse_site(&entry.name).filter(|site| wants(&check.sites, *site)) {
+            if let Some(site) = Site::from_name(&entry.name).filter(|site| wants(&check.sites, *site)) {
                 sites.insert(site, rows(&entry.name)?);
             }
         }
     }
     Ok((Tokens { label: filled(&oracle.file, Some(form)), ids }, sites))
-}
-
-/// The site called `name`.
-pub(super) fn parse_site(name: &str) -> Option<Site> {
-    match name.strip_prefix("layers.") {
-        Some(rest) => {
-            let (layer, op) = rest.split_once('.')?;
-            Some(Site::layer(layer.parse().ok()?, Op::from_name(op)?))
-        }
-        None => Op::from_name(name).map(Site::model),
-    }
 }
 
 #[cfg(test)]
@@ -167,15 +157,5 @@ mod tests {
         assert!(wants(&sites, Site::model(Op::Embed)));
         assert!(!wants(&sites, Site::layer(7, Op::FfnNorm)));
         assert!(!wants(&sites, Site::model(Op::Logits)));
-    }
-
-    #[test]
-    fn every_site_finds_back_from_its_name() {
-        for op in Op::ALL {
-            for site in [Site::layer(3, *op), Site::model(*op)] {
-                assert_eq!(parse_site(&site.to_string()), Some(site));
-            }
-        }
-        assert_eq!(parse_site("layers.x.q"), None);
     }
 }

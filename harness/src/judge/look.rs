@@ -1,14 +1,13 @@
 //! Shared ways of looking: counting violations, choosing token sequences, recording a forward pass.
 
-use std::collections::BTreeMap;
-
 use apr_engine::Code;
 use apr_engine::model::{Lm, Model, Want};
-use apr_engine::probe::{NoProbe, Op, Probe, Site, Tap};
+use apr_engine::probe::{NoProbe, Op, Site};
 
 use super::context::{JudgeContext, Look, refused};
 use super::text::Text;
 use crate::case::ModelRef;
+use crate::recording::{Recorder, Recording, Rows};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// Counterexamples that are listed; the rest is counted.
@@ -133,40 +132,6 @@ pub(super) fn logits(lm: &mut dyn Lm, ids: &[u32]) -> Look<Vec<f32>> {
     match lm.forward(ids, Want::All, &mut NoProbe) {
         Ok(rows) => Ok(rows.values().to_vec()),
         Err(error) => Err(refused("the forward pass fails", &error)),
-    }
-}
-
-/// Values of the wanted sites of a forward pass, rows in token order.
-#[derive(Debug, Default)]
-pub(super) struct Recording {
-    /// Site → `[tokens, width]`.
-    pub(super) sites: BTreeMap<Site, Rows>,
-}
-
-/// Rows of one site. Attention probabilities have rows of different widths when a prompt is read in chunks.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Rows {
-    /// One per token.
-    pub(super) rows: Vec<Vec<f32>>,
-}
-
-/// Records the wanted sites.
-pub(super) struct Recorder<'w> {
-    wanted: &'w dyn Fn(Site) -> bool,
-    seen: Recording,
-}
-
-impl Probe for Recorder<'_> {
-    fn wants(&self, site: Site) -> bool {
-        (self.wanted)(site)
-    }
-
-    fn tap(&mut self, tap: Tap<'_>) {
-        let rows = &mut self.seen.sites.entry(tap.site).or_default().rows;
-        let width = tap.values.len() / tap.rows.max(1);
-        if width > 0 {
-            rows.extend(tap.values.chunks_exact(width).map(<[f32]>::to_vec));
-        }
     }
 }
 

@@ -6,10 +6,11 @@ use apr_engine::probe::{Op, Site};
 
 use super::Planned;
 use super::context::{BackendSpec, JudgeContext, Look, refused};
-use super::look::{Recording, Tokens, all_of, record, token_sets};
+use super::look::{Tokens, all_of, record, token_sets};
 use crate::compare::{lead, log_probabilities};
 use crate::contract::check::{Invariant, Stage};
 use crate::contract::tolerance::{AtLeast, AtMost};
+use crate::recording::Recording;
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// A forward pass with everything it was run on.
