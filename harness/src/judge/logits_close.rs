@@ -138,7 +138,9 @@ fn recorded(
         sites.insert(Site::model(Op::Logits), rows(&oracle.logits)?);
     } else {
         for entry in &container.tensors {
-            if let Some(site) = Site::from_name(&entry.name).filter(|site| wants(&check.sites, *site)) {
+            if let Some(site) =
+                Site::from_name(&entry.name).filter(|site| wants(&check.sites, *site))
+            {
                 sites.insert(site, rows(&entry.name)?);
             }
         }

@@ -1,17 +1,20 @@
 //! `stage`: invariants of a real forward pass, measured at its sites.
 
-use apr_engine::generate::{Sampler, Sampling};
+mod head;
+mod worst;
+
 use apr_engine::model::{Activation, Config, LmOptions, Model, Role, Slot};
 use apr_engine::probe::{Op, Site};
 
 use super::Planned;
 use super::context::{BackendSpec, JudgeContext, Look, refused};
 use super::look::{Tokens, all_of, record, token_sets};
-use crate::compare::{lead, log_probabilities};
 use crate::contract::check::{Invariant, Stage};
 use crate::contract::tolerance::{AtLeast, AtMost};
 use crate::recording::Recording;
-use crate::verdict::{Evidence, Limit, Measure, Verdict};
+use crate::verdict::Verdict;
+
+use worst::Worst;
 
 /// A forward pass with everything it was run on.
 struct Pass<'a> {
@@ -19,52 +22,6 @@ struct Pass<'a> {
     model: &'a Model,
     tokens: &'a Tokens,
     seen: &'a Recording,
-}
-
-/// The worst value of a measure over many places, and where it stands.
-struct Worst {
-    value: f64,
-    place: String,
-    count: u64,
-    larger_is_worse: bool,
-}
-
-impl Worst {
-    fn largest() -> Self {
-        Self { value: f64::NEG_INFINITY, place: String::new(), count: 0, larger_is_worse: true }
-    }
-
-    fn smallest() -> Self {
-        Self { value: f64::INFINITY, larger_is_worse: false, ..Self::largest() }
-    }
-
-    /// Takes one more value; a NaN is the worst of all and stays.
-    fn add(&mut self, value: f64, place: impl FnOnce() -> String) {
-        self.count += 1;
-        let worse = if self.larger_is_worse { value > self.value } else { value < self.value };
-        if (worse || value.is_nan()) && !self.value.is_nan() {
-            self.value = value;
-            self.place = place();
-        }
-    }
-
-    fn at_most(self, name: &str, bound: &AtMost) -> Verdict {
-        self.judge(name, Limit::AtMost(bound.at_most.get()), bound.at_most.get())
-    }
-
-    fn at_least(self, name: &str, bound: &AtLeast) -> Verdict {
-        self.judge(name, Limit::AtLeast(bound.at_least.get()), bound.at_least.get())
-    }
-
-    fn judge(self, name: &str, limit: Limit, bound: f64) -> Verdict {
-        let summary = format!(
-            "worst {name} {:.3e}, bound {bound:.1e}, over {} places, at {}",
-            self.value, self.count, self.place
-        );
-        Evidence::new(self.count, summary)
-            .measure(Measure::judged(name, self.value, limit))
-            .verdict()
-    }
 }
 
 /// Judges `check` on `case`.
@@ -307,70 +264,6 @@ impl Pass<'_> {
             }
         }
         worst.at_most("relative error", bound)
-    }
-
-    fn logits(&self) -> &[Vec<f32>] {
-        self.rows(Site::model(Op::Logits))
-    }
-
-    fn logit_spread(&self, bound: &AtLeast) -> Verdict {
-        let mut worst = Worst::smallest();
-        for (position, row) in self.logits().iter().enumerate() {
-            let count = row.len() as f64;
-            let mean = row.iter().map(|logit| f64::from(*logit)).sum::<f64>() / count;
-            let squares = row.iter().map(|logit| (f64::from(*logit) - mean).powi(2));
-            let deviation = (squares.sum::<f64>() / count).sqrt();
-            worst.add(deviation, || format!("row {position}"));
-        }
-        worst.at_least("standard deviation of the logits", bound)
-    }
-
-    fn probability_sums(&self, bound: &AtMost) -> Verdict {
-        let mut worst = Worst::largest();
-        for (position, row) in self.logits().iter().enumerate() {
-            let logs = apr_engine::generate::log_softmax(row);
-            let sum: f64 = logs.iter().map(|log| log.exp()).sum();
-            worst.add((sum - 1.0).abs(), || format!("row {position}"));
-        }
-        worst.at_most("distance of the sum from 1", bound)
-    }
-
-    /// The least entropy over the positions, as a share of that of a uniform choice.
-    fn entropy_below(&self, bound: &AtMost) -> Verdict {
-        let mut least = Worst::smallest();
-        for (position, row) in self.logits().iter().enumerate() {
-            let logs = log_probabilities(row);
-            let entropy: f64 =
-                logs.iter().filter(|log| log.is_finite()).map(|log| -log * log.exp()).sum();
-            least.add(entropy / (row.len() as f64).ln(), || format!("row {position}"));
-        }
-        least.judge(
-            "least share of uniform entropy",
-            Limit::AtMost(bound.at_most.get()),
-            bound.at_most.get(),
-        )
-    }
-
-    fn positions_differ(&self) -> Verdict {
-        let rows = self.logits();
-        let pairs = rows.windows(2).enumerate();
-        let wrong = pairs.filter(|(_, pair)| pair[0] == pair[1]);
-        let wrong = wrong.map(|(at, _)| format!("rows {at} and {} are the same", at + 1)).collect();
-        all_of(rows.len().saturating_sub(1) as u64, "neighbouring rows of logits differ", wrong)
-    }
-
-    fn greedy_is_argmax(&self) -> Look<Verdict> {
-        let mut sampler = Sampler::new(Sampling::default())
-            .map_err(|error| refused("the sampler refuses greedy choice", &error))?;
-        let mut wrong = Vec::new();
-        for (position, row) in self.logits().iter().enumerate() {
-            let best = lead(row).map(|(index, _)| index as u32);
-            match sampler.pick(row, &self.tokens.ids[..=position]) {
-                Ok(token) if Some(token) == best => {}
-                other => wrong.push(format!("row {position}: {other:?} instead of {best:?}")),
-            }
-        }
-        Ok(all_of(self.logits().len() as u64, "greedy choices are the argmax", wrong))
     }
 }
 
