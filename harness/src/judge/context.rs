@@ -1,6 +1,5 @@
 //! What a judge may touch, and the one place for each touch where a planted fault is interposed.
 
-use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,6 +17,7 @@ use apr_engine::text::{PreparedTokens, Tokenizer};
 
 use super::Planned;
 use super::build::build;
+use super::memory::Memory;
 use crate::case::{Cell, ModelRef};
 use crate::compare::Tally;
 use crate::fault::{HarnessFault, Plant};
@@ -75,6 +75,7 @@ pub struct JudgeContext {
     pub forms: Vec<ModelRef>,
     /// The planted fault, when a gate is being proved.
     pub plant: Option<Arc<dyn Plant>>,
+    pub(super) memory: Arc<Mutex<Memory>>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -85,8 +86,6 @@ struct Shared {
     materialised: BTreeMap<(String, PathBuf), PathBuf>,
     /// Path of a materialised form → the loaded model.
     models: BTreeMap<PathBuf, Arc<Model>>,
-    /// What several gates of a cell look at, by what it is and what it was made from.
-    remembered: BTreeMap<String, Arc<dyn Any + Send + Sync>>,
 }
 
 /// Largest number of models that are kept loaded; weights are mapped, so this bounds addresses more than memory.
@@ -107,6 +106,7 @@ impl JudgeContext {
             builds: BTreeMap::new(),
             forms: Vec::new(),
             plant: None,
+            memory: Arc::default(),
             shared: Arc::default(),
         }
     }
@@ -153,27 +153,6 @@ impl JudgeContext {
     #[must_use]
     pub fn unplanted(&self) -> Self {
         Self { plant: None, ..self.clone() }
-    }
-
-    /// What `make` makes, made once for `what` on `form` under the planted fault. Errors are not kept.
-    ///
-    /// # Errors
-    /// Those of `make`.
-    pub(super) fn remember<T: Send + Sync + 'static>(
-        &self,
-        what: &str,
-        form: &ModelRef,
-        make: impl FnOnce() -> Look<T>,
-    ) -> Look<Arc<T>> {
-        let plant = self.plant.as_ref().map(|plant| plant.id()).unwrap_or_default();
-        let key = format!("{plant}\n{}\n{what}", form.path.display());
-        let known = self.shared().remembered.get(&key).cloned();
-        if let Some(known) = known.and_then(|known| known.downcast::<T>().ok()) {
-            return Ok(known);
-        }
-        let made = Arc::new(make()?);
-        self.shared().remembered.insert(key, Arc::clone(&made) as Arc<dyn Any + Send + Sync>);
-        Ok(made)
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -17,6 +17,7 @@ mod golden;
 mod hostile;
 mod logits_close;
 mod look;
+mod memory;
 mod metadata;
 mod parity;
 mod path_equal;
