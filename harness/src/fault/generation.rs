@@ -54,7 +54,7 @@ const fn around(
     incidents: &'static [&'static str],
     defect: Defect,
 ) -> Around {
-    Around { info: FaultInfo { id, what, incidents, loads: true }, defect }
+    Around { info: super::library::info(id, what, incidents), defect }
 }
 
 /// Every fault around the engine.

@@ -52,7 +52,7 @@ pub(super) const fn info(
     what: &'static str,
     incidents: &'static [&'static str],
 ) -> FaultInfo {
-    FaultInfo { id, what, incidents, loads: true }
+    FaultInfo { id, what, incidents, loads: true, op: None }
 }
 
 #[cfg(test)]

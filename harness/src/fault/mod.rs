@@ -18,6 +18,7 @@ use std::path::Path;
 
 use apr_engine::generate::{GenerateOptions, Generation};
 use apr_engine::model::{LmOptions, Model};
+use apr_engine::probe::Op;
 
 use crate::case::ModelRef;
 use crate::judge::BackendSpec;
@@ -142,6 +143,8 @@ pub struct FaultInfo {
     pub incidents: &'static [&'static str],
     /// Whether a damaged model still loads: then a gate that computes must see wrong numbers, not a refusal.
     pub loads: bool,
+    /// The first point of the forward pass that a defect of the engine changes, if it changes any.
+    pub op: Option<Op>,
 }
 
 /// Defects on the way between text and ids.
@@ -166,4 +169,6 @@ pub enum SamplerFault {
     PenaltyInverted,
     /// A NaN logit counts as zero.
     NanIgnored,
+    /// Probabilities sum to more than one.
+    SoftmaxUnnormalised,
 }

@@ -59,4 +59,10 @@ pub(super) const ALL: &[Sampling] = &[
         &["FI-21"],
         SamplerFault::NanIgnored,
     ),
+    sampling(
+        "sampler/softmax-unnormalised",
+        "probabilities sum to more than one",
+        &["FI-21"],
+        SamplerFault::SoftmaxUnnormalised,
+    ),
 ];

@@ -3,7 +3,7 @@
 //! Properties run under proptest, so a counterexample is the smallest one that could be found.
 
 use apr_engine::Code;
-use apr_engine::generate::{Sampler as Engine, Sampling};
+use apr_engine::generate::{Sampler as Engine, Sampling, log_softmax};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -23,7 +23,6 @@ const EDGE: f64 = 1e-5;
 
 /// Runs `params.cases` cases of the property.
 pub(super) fn judge(params: &Sampler, ctx: &JudgeContext) -> Verdict {
-    let fault = ctx.plant.as_ref().and_then(|plant| plant.sampler());
     let config = Config { cases: params.cases, failure_persistence: None, ..Config::default() };
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&ctx.seed.to_le_bytes());
@@ -34,7 +33,7 @@ pub(super) fn judge(params: &Sampler, ctx: &JudgeContext) -> Verdict {
     let logits =
         proptest::collection::vec((-40i8..40).prop_map(|step| f32::from(step) / 4.0), 4..48);
     let result = runner.run(&(logits, 0u64..1 << 32), |(logits, seed)| {
-        property(&Subject { fault, seed }, &logits).map_err(TestCaseError::fail)
+        property(&Subject::new(ctx, seed), &logits).map_err(TestCaseError::fail)
     });
     let cases = u64::from(params.cases);
     let (failures, summary, details) = match result {
@@ -71,14 +70,28 @@ fn property(property: SamplerProperty) -> Property {
 }
 
 /// The engine's sampler, with a planted defect in front.
-struct Subject {
+pub(super) struct Subject {
     fault: Option<SamplerFault>,
     seed: u64,
 }
 
 impl Subject {
+    /// The sampler as `ctx` gives it to judges.
+    pub(super) fn new(ctx: &JudgeContext, seed: u64) -> Self {
+        Self { fault: ctx.plant.as_ref().and_then(|plant| plant.sampler()), seed }
+    }
+
+    /// Natural logarithms of the probabilities.
+    pub(super) fn log_softmax(&self, logits: &[f32]) -> Vec<f64> {
+        let mut logs = log_softmax(logits);
+        if self.fault == Some(SamplerFault::SoftmaxUnnormalised) {
+            logs.iter_mut().for_each(|log| *log += 0.1);
+        }
+        logs
+    }
+
     /// `draws` tokens after `history`.
-    fn draw(
+    pub(super) fn draw(
         &self,
         mut sampling: Sampling,
         logits: &[f32],
@@ -106,7 +119,7 @@ impl Subject {
                 static CALLS: AtomicU64 = AtomicU64::new(0);
                 sampling.seed ^= CALLS.fetch_add(1, Ordering::Relaxed);
             }
-            None => {}
+            Some(SamplerFault::SoftmaxUnnormalised) | None => {}
         }
         let mut sampler = Engine::new(sampling)?;
         (0..draws).map(|_| sampler.pick(&logits, history)).collect()

@@ -19,7 +19,9 @@ use super::spoil::{column_major, reorder_heads};
 #[derive(Debug)]
 pub struct Faulty<B> {
     pub(super) inner: B,
-    pub(super) fault: EngineFault,
+    fault: EngineFault,
+    /// The one layer that has the defect; all of them when `None`.
+    layer: Option<usize>,
     /// Counts calls, for [`EngineFault::Nondeterministic`].
     pub(super) calls: AtomicU32,
     /// Layer to its newest key row, for [`EngineFault::StaleKey`].
@@ -30,6 +32,8 @@ pub struct Faulty<B> {
     pub(super) decoding: AtomicBool,
     /// Values per key row, learnt from the rotation in front of the append.
     key_width: AtomicUsize,
+    /// What the last feed-forward block was given, for [`EngineFault::FeedForwardBypassed`].
+    pub(super) normed: Mutex<Vec<f32>>,
 }
 
 impl<B: Backend> Faulty<B> {
@@ -38,11 +42,27 @@ impl<B: Backend> Faulty<B> {
         Self {
             inner,
             fault,
+            layer: None,
             end,
             decoding: AtomicBool::new(false),
             calls: AtomicU32::new(0),
             last_keys: Mutex::default(),
             key_width: AtomicUsize::new(0),
+            normed: Mutex::default(),
+        }
+    }
+
+    /// The same with the defect in `layer` alone; defects outside the layers are where they are.
+    #[must_use]
+    pub fn in_layer(self, layer: Option<usize>) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// The defect of what is computed at `site`.
+    pub(super) fn at(&self, site: Site) -> EngineFault {
+        match (self.layer, site.layer) {
+            (Some(defective), Some(layer)) if layer != defective => EngineFault::Nothing,
+            _ => self.fault,
         }
     }
 }
@@ -67,7 +87,9 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn upload(&self, slot: Slot, tensor: &Tensor) -> Result<Self::Weight> {
         let out = tensor.shape().rows() as usize;
-        let weight = if self.fault == EngineFault::ColumnMajor && slot == Slot::layer(0, Role::Q) {
+        let weight = if self.fault == EngineFault::ColumnMajor
+            && slot == Slot::layer(self.layer.unwrap_or(0), Role::Q)
+        {
             self.inner.upload(slot, &column_major(tensor)?)?
         } else {
             self.inner.upload(slot, tensor)?
@@ -98,7 +120,7 @@ impl<B: Backend> Backend for Faulty<B> {
         table: &Self::Weight,
         tokens: &[u32],
     ) -> Result<()> {
-        if self.fault == EngineFault::EmbeddingConstant {
+        if self.at(site) == EngineFault::EmbeddingConstant {
             return self.inner.embed(site, dst, &table.0, &vec![0; tokens.len()]);
         }
         self.inner.embed(site, dst, &table.0, tokens)
@@ -113,7 +135,7 @@ impl<B: Backend> Backend for Faulty<B> {
         norm: Norm,
     ) -> Result<()> {
         let span = (norm.first_row + norm.rows) * norm.width;
-        match self.fault {
+        match self.at(site) {
             EngineFault::LayerNorm => {
                 let centred = self.edited(x, span, |values| {
                     for row in values.chunks_exact_mut(norm.width) {
@@ -133,6 +155,13 @@ impl<B: Backend> Backend for Faulty<B> {
                 self.inner.read(x, &mut values)?;
                 self.inner.write(dst, &values[norm.first_row * norm.width..])
             }
+            EngineFault::FeedForwardBypassed if site.op == Op::FfnNorm => {
+                self.inner.rms_norm(site, dst, x, &gain.0, norm)?;
+                let mut values = vec![0.0; norm.rows * norm.width];
+                self.inner.read(dst, &mut values)?;
+                *self.normed.lock().map_err(|_| Error::new(Code::BackendShape))? = values;
+                Ok(())
+            }
             _ => self.inner.rms_norm(site, dst, x, &gain.0, norm),
         }
     }
@@ -145,7 +174,7 @@ impl<B: Backend> Backend for Faulty<B> {
         x: &Self::Buf,
         rows: usize,
     ) -> Result<()> {
-        let repeats = if self.fault == EngineFault::Slow { 16 } else { 1 };
+        let repeats = if self.at(site) == EngineFault::Slow { 16 } else { 1 };
         for _ in 0..repeats {
             self.inner.matmul(site, dst, &weight.0, x, rows)?;
         }
@@ -159,7 +188,8 @@ impl<B: Backend> Backend for Faulty<B> {
         bias: &Self::Weight,
         rows: usize,
     ) -> Result<()> {
-        if self.fault == EngineFault::QkvBiasDropped && matches!(site.op, Op::Q | Op::K | Op::V) {
+        if self.at(site) == EngineFault::QkvBiasDropped && matches!(site.op, Op::Q | Op::K | Op::V)
+        {
             return Ok(());
         }
         self.inner.add_bias(site, x, &bias.0, rows)
@@ -171,7 +201,7 @@ impl<B: Backend> Backend for Faulty<B> {
             self.key_width.store(rope.heads * rope.head_dim, Ordering::Relaxed);
             self.decoding.store(cached, Ordering::Relaxed);
         }
-        match self.fault {
+        match self.at(site) {
             EngineFault::RopeSkipped { layer } if site.layer == Some(layer) => Ok(()),
             EngineFault::RopeSkippedInCache if cached => Ok(()),
             EngineFault::RopeTwice if site.op == Op::RopeK => {
@@ -214,7 +244,7 @@ impl<B: Backend> Backend for Faulty<B> {
         v: &Self::Buf,
         rows: KvRows,
     ) -> Result<()> {
-        if self.fault != EngineFault::StaleKey {
+        if self.at(Site::layer(rows.layer, Op::RopeK)) != EngineFault::StaleKey {
             return self.inner.kv_append(kv, k, v, rows);
         }
         let width = self.key_width.load(Ordering::Relaxed);
@@ -246,7 +276,7 @@ impl<B: Backend> Backend for Faulty<B> {
         scores: Option<&mut Self::Buf>,
     ) -> Result<()> {
         let attention = *attention;
-        match self.fault {
+        match self.at(site) {
             EngineFault::CausalMaskOff => {
                 let open = Attention { causal: false, ..attention };
                 self.inner.attention(site, dst, q, kv, &open, scores)
@@ -303,7 +333,7 @@ impl<B: Backend> Backend for Faulty<B> {
         activation: Activation,
         len: usize,
     ) -> Result<()> {
-        match self.fault {
+        match self.at(site) {
             EngineFault::UpDropped => {
                 let ones = self.edited(up, len, |values| values.fill(1.0))?;
                 self.inner.act_mul(site, gate, &ones, activation, len)
@@ -322,11 +352,12 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn add(&self, site: Site, x: &mut Self::Buf, y: &Self::Buf, len: usize) -> Result<()> {
-        if matches!(self.fault, EngineFault::LayerSkipped { layer } if site.layer == Some(layer)) {
+        if matches!(self.at(site), EngineFault::LayerSkipped { layer } if site.layer == Some(layer))
+        {
             return Ok(());
         }
         self.inner.add(site, x, y, len)?;
-        if self.fault == EngineFault::ResidualDoubled && site.op == Op::AttnResidual {
+        if self.at(site) == EngineFault::ResidualDoubled && site.op == Op::AttnResidual {
             self.inner.add(site, x, y, len)?;
         }
         Ok(())

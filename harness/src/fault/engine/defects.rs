@@ -27,7 +27,7 @@ impl Plant for Engine {
         spec: &BackendSpec,
         options: LmOptions,
     ) -> Option<apr_engine::Result<Box<dyn Lm>>> {
-        Some(faulty_lm(self.fault, model, spec, options))
+        Some(faulty_lm(self.fault, None, model, spec, options))
     }
 }
 
@@ -49,7 +49,9 @@ const fn defect(
     incidents: &'static [&'static str],
     fault: EngineFault,
 ) -> Engine {
-    Engine { info: info(id, what, incidents), fault }
+    let mut info = info(id, what, incidents);
+    info.op = fault.op();
+    Engine { info, fault }
 }
 
 /// Every engine fault.
@@ -287,5 +289,17 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         "a context of a given size loses a tile of a product",
         &["FI-80"],
         EngineFault::AllocationMatters,
+    ),
+    defect(
+        "engine/feed-forward-bypassed",
+        "the feed-forward block gives back what it was given",
+        &["FI-07"],
+        EngineFault::FeedForwardBypassed,
+    ),
+    defect(
+        "engine/token-lost",
+        "the last of several tokens is lost",
+        &["FI-62"],
+        EngineFault::TokenLost,
     ),
 ];

@@ -9,7 +9,7 @@ mod spoil;
 use apr_engine::backend::Scalar;
 use apr_engine::backend::simd::{Isa, Simd};
 use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Want};
-use apr_engine::probe::Probe;
+use apr_engine::probe::{Op, Probe};
 use apr_engine::{Code, Error, Result};
 
 pub use self::backend::Faulty;
@@ -119,22 +119,91 @@ pub enum EngineFault {
     IsaDiffers,
     /// A context that was asked for by size loses a tile of a product.
     AllocationMatters,
+    /// The feed-forward block gives back what it was given.
+    FeedForwardBypassed,
+    /// The last of several tokens is lost.
+    TokenLost,
 }
 
-/// Sets `model` up on the backend of `spec` with `fault` inside.
+impl EngineFault {
+    /// The first point of the forward pass that the defect changes; `None` when it changes no value of a pass that fits
+    /// into the context.
+    pub const fn op(self) -> Option<Op> {
+        Some(match self {
+            Self::Nothing
+            | Self::Slow
+            | Self::ResetIgnored
+            | Self::ContextCut
+            | Self::TokenLost => return None,
+            Self::EmbeddingConstant => Op::Embed,
+            Self::LayerNorm | Self::RmsEps => Op::AttnNorm,
+            Self::QkvBiasDropped | Self::ColumnMajor => Op::Q,
+            Self::RopeSkipped { .. }
+            | Self::RopeSkippedInCache
+            | Self::RopeStyle
+            | Self::RopeTheta
+            | Self::RopeScaled
+            | Self::PositionOffByOne => Op::RopeQ,
+            Self::RopeTwice => Op::RopeK,
+            Self::GqaModulo
+            | Self::CausalMaskOff
+            | Self::ScaleMissing
+            | Self::AttentionCollapsed
+            | Self::StaleKey
+            | Self::ChunkForgotten
+            | Self::SoftmaxUnnormalised => Op::AttnScores,
+            Self::RowSwap | Self::Nondeterministic => Op::OProj,
+            Self::ResidualDoubled | Self::LayerSkipped { .. } => Op::AttnResidual,
+            Self::FfnNormSkipped => Op::FfnNorm,
+            Self::UpDropped | Self::ActivationSwapped => Op::Swiglu,
+            Self::NanAtLayer { .. }
+            | Self::TileZero { .. }
+            | Self::ThreadsRace
+            | Self::IsaDiffers
+            | Self::AllocationMatters
+            | Self::FeedForwardBypassed => Op::Down,
+            Self::LogitsPermuted
+            | Self::LogitsConstant
+            | Self::HeadReversed
+            | Self::LogitsFlattened
+            | Self::LogitsOneHot
+            | Self::LogitsScrambled
+            | Self::StopAfterOne
+            | Self::EndNever => Op::Logits,
+        })
+    }
+
+    /// The same defect in `layer`, where it is one of a single layer.
+    #[must_use]
+    pub const fn moved(self, layer: usize) -> Self {
+        match self {
+            Self::RopeSkipped { .. } => Self::RopeSkipped { layer },
+            Self::NanAtLayer { .. } => Self::NanAtLayer { layer },
+            Self::TileZero { .. } => Self::TileZero { layer },
+            Self::LayerSkipped { .. } => Self::LayerSkipped { layer },
+            other => other,
+        }
+    }
+}
+
+/// Sets `model` up on the backend of `spec` with `fault` inside, in `layer` alone when one is given.
 ///
 /// # Errors
 /// As [`Model::lm_on`]; a backend that cannot be decorated is unavailable.
 pub fn faulty_lm(
     fault: EngineFault,
+    layer: Option<usize>,
     model: &Model,
     spec: &BackendSpec,
     options: LmOptions,
 ) -> Result<Box<dyn Lm>> {
+    let fault = layer.map_or(fault, |layer| fault.moved(layer));
     let end = model.generation().eos.clone();
     let fault = in_effect(fault, spec, &options);
     let lm: Box<dyn Lm> = match spec.backend.as_str() {
-        "scalar" => Box::new(model.lm_with(Faulty::new(Scalar, fault, end), options)?),
+        "scalar" => {
+            Box::new(model.lm_with(Faulty::new(Scalar, fault, end).in_layer(layer), options)?)
+        }
         "simd" => {
             let isa = match &spec.isa {
                 Some(name) => Some(
@@ -147,7 +216,7 @@ pub fn faulty_lm(
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             });
             let backend = Simd::new(isa, threads)?;
-            Box::new(model.lm_with(Faulty::new(backend, fault, end), options)?)
+            Box::new(model.lm_with(Faulty::new(backend, fault, end).in_layer(layer), options)?)
         }
         other => return Err(Error::new(Code::DeviceUnavailable).found(other)),
     };
@@ -205,6 +274,11 @@ impl Lm for FaultyLm {
         if self.fault == EngineFault::ContextCut && tokens.len() > room {
             return self.inner.forward(&tokens[tokens.len() - room..], want, probe);
         }
-        self.inner.forward(tokens, want, probe)
+        match (self.fault, tokens) {
+            (EngineFault::TokenLost, [kept @ .., _]) if !kept.is_empty() => {
+                self.inner.forward(kept, want, probe)
+            }
+            _ => self.inner.forward(tokens, want, probe),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use apr_engine::backend::Backend;
 use apr_engine::probe::{Op, Site};
-use apr_engine::{Result, Tensor};
+use apr_engine::{Code, Error, Result, Tensor};
 
 use super::EngineFault;
 use super::backend::Faulty;
@@ -47,7 +47,7 @@ impl<B: Backend> Faulty<B> {
     ) -> Result<()> {
         let len = out * rows;
         let at = |layer: usize, op: Op| site == Site::layer(layer, op);
-        match self.fault {
+        match self.at(site) {
             EngineFault::NanAtLayer { layer } if at(layer, Op::Down) => {
                 self.edit(dst, len, |values| values[0] = f32::NAN)
             }
@@ -57,6 +57,10 @@ impl<B: Backend> Faulty<B> {
                         row[..out.min(32)].fill(0.0);
                     }
                 })
+            }
+            EngineFault::FeedForwardBypassed if site.op == Op::Down => {
+                let given = self.normed.lock().map_err(|_| Error::new(Code::BackendShape))?;
+                self.inner.write(dst, &given)
             }
             EngineFault::RowSwap if site.op == Op::OProj => self.edit(dst, len, |values| {
                 for row in values.chunks_exact_mut(out) {
@@ -85,7 +89,7 @@ impl<B: Backend> Faulty<B> {
                 }
             }
         };
-        let spoil: &dyn Fn(&mut [f32]) = match self.fault {
+        let spoil: &dyn Fn(&mut [f32]) = match self.at(Site::model(Op::Logits)) {
             EngineFault::LogitsPermuted => &|row| row.rotate_left(1),
             EngineFault::LogitsConstant => &|row| row.fill(1.0),
             EngineFault::HeadReversed => &|row| row.reverse(),

@@ -57,7 +57,7 @@ const fn fault(
     incidents: &'static [&'static str],
     mutate: Mutation,
 ) -> FileFault {
-    FileFault { info: FaultInfo { id, what, incidents, loads: true }, mutate }
+    FileFault { info: super::library::info(id, what, incidents), mutate }
 }
 
 /// Every file fault.

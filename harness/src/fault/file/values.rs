@@ -27,6 +27,16 @@ pub(super) const ALL: &[FileFault] = &[
             |_, values| values.fill(0.0),
         )
     }),
+    fault(
+        "file/projection-zeroed",
+        "one value projection is zero, its bias too",
+        &["FI-41"],
+        |name, bytes| {
+            let of_layer = ["layers.0.self_attn.v_proj.", "blk.0.attn_v."];
+            let pick = |found: &Found| of_layer.iter().any(|part| found.name.contains(part));
+            values(name, bytes, pick, |_, values| values.fill(0.0))
+        },
+    ),
     fault("file/nan-weight", "one weight is NaN", &["FI-49", "FI-33"], |name, bytes| {
         poison(name, bytes, f32::NAN)
     }),
