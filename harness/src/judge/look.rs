@@ -2,12 +2,12 @@
 
 use apr_engine::Code;
 use apr_engine::model::{Lm, Model, Want};
-use apr_engine::probe::{NoProbe, Op, Site};
+use apr_engine::probe::{NoProbe, Site};
 
 use super::context::{JudgeContext, Look, refused};
 use super::text::Text;
 use crate::case::ModelRef;
-use crate::recording::{Recorder, Recording, Rows};
+use crate::recording::{self, Recording};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// Counterexamples that are listed; the rest is counted.
@@ -135,21 +135,23 @@ pub(super) fn logits(lm: &mut dyn Lm, ids: &[u32]) -> Look<Vec<f32>> {
     }
 }
 
-/// Runs `ids` from an empty cache and records the wanted sites; [`Op::Logits`] are always recorded.
+/// Runs `ids` from an empty cache and records the wanted sites; the logits are always recorded.
 pub(super) fn record(
     lm: &mut dyn Lm,
     ids: &[u32],
     wanted: &dyn Fn(Site) -> bool,
 ) -> Look<Recording> {
-    lm.reset();
-    let mut recorder = Recorder { wanted, seen: Recording::default() };
-    let logits = match lm.forward(ids, Want::All, &mut recorder) {
-        Ok(rows) => rows.values().chunks_exact(rows.vocab()).map(<[f32]>::to_vec).collect(),
-        Err(error) if error.code() == Code::NonFinite => {
-            return Err(refused("a value of the forward pass is not finite", &error));
-        }
-        Err(error) => return Err(refused("the forward pass fails", &error)),
-    };
-    recorder.seen.sites.insert(Site::model(Op::Logits), Rows { rows: logits });
-    Ok(recorder.seen)
+    let mut seen = recording::record(lm, &recording::whole(ids), wanted);
+    match seen.ended.take() {
+        None => Ok(seen),
+        Some(error) => Err(ended(&error)),
+    }
+}
+
+/// A forward pass that ended early, as a counterexample.
+pub(super) fn ended(error: &apr_engine::Error) -> Box<Verdict> {
+    match error.code() {
+        Code::NonFinite => refused("a value of the forward pass is not finite", error),
+        _ => refused("the forward pass fails", error),
+    }
 }
