@@ -29,6 +29,7 @@ pub mod journal;
 pub mod judge;
 pub mod kill;
 pub mod need;
+pub mod pipeline;
 pub mod proof;
 pub mod provenance;
 mod quality;

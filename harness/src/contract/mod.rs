@@ -17,6 +17,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::pipeline::PipelineStage;
+
 pub use check::{Check, Scope};
 pub use load::{CatalogueError, load_contract, load_waivers};
 pub(crate) use validate::is_kebab;
@@ -120,6 +122,9 @@ pub struct Gate {
     /// What must be there before anything can be measured; see [`crate::need::KNOWN`].
     #[serde(default)]
     pub needs: Vec<String>,
+    /// The stage of the pipeline that the claim speaks of; `apr check` runs these gates.
+    #[serde(default)]
+    pub stage: Option<PipelineStage>,
     /// Free words to select by.
     #[serde(default)]
     pub tags: Vec<String>,

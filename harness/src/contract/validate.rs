@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::check::Invariant;
 use super::load::{CatalogueError, line_of};
 use super::{Check, Contract, Gate, Scope};
 use crate::fault::library;
@@ -113,6 +114,9 @@ fn parameters(check: &Check) -> Result<(), String> {
             Err("kl-mean, kl-max and argmax-above are bounds of logits, but sites are compared"
                 .into())
         }
+        Check::Stage(super::check::Stage {
+            invariant: Invariant::MatchesOracle(oracle), ..
+        }) if oracle.ops.is_empty() => Err("ops: no site is compared".into()),
         Check::Determinism(determinism) if determinism.runs < 2 => {
             Err("runs: one run repeats nothing".into())
         }
@@ -200,6 +204,8 @@ mod tests {
             "hostile: { rows-at-least: 0, time-limit-ms: 100, memory-limit-mib: 64 }",
             "cli: { args: [], expect: { exit: 0 } }",
             "tensor-quality: { spots: { at: [] } }",
+            "stage: { invariant: { matches-oracle: { ops: [], nmse-plain: 1, nmse-blocks: 1, why: of no consequence here } } }",
+            "stage: { invariant: { row-spread: { ops: [knee], at-least: 1, why: of no consequence here } } }",
         ] {
             let error = gate(&format!("{CLAIM}    check: {{ {check} }}\n"));
             assert_ne!(error, "loaded", "{check}");

@@ -85,7 +85,9 @@ impl Subject {
     pub(super) fn log_softmax(&self, logits: &[f32]) -> Vec<f64> {
         let mut logs = log_softmax(logits);
         if self.fault == Some(SamplerFault::SoftmaxUnnormalised) {
-            logs.iter_mut().for_each(|log| *log += 0.1);
+            for log in &mut logs {
+                *log += 0.1;
+            }
         }
         logs
     }

@@ -2,7 +2,7 @@
 
 use apr_engine::format::Container;
 use apr_engine::model::weights::{has, shape};
-use apr_engine::model::{Model, Role, Slot};
+use apr_engine::model::{Bias, Model, Role, Slot};
 
 use super::Planned;
 use super::context::{JudgeContext, Look, refused};
@@ -23,6 +23,7 @@ pub(super) fn judge(check: &TensorLayout, case: &Planned, ctx: &JudgeContext) ->
         LayoutRule::Layers => layers(&model, &containers),
         LayoutRule::Head => head(&model),
         LayoutRule::Dtypes => dtypes(&model),
+        LayoutRule::Biases => biases(&model)?,
     })
 }
 
@@ -114,6 +115,37 @@ fn head(model: &Model) -> Verdict {
         _ => Vec::new(),
     };
     all_of(1, "output heads accounted for", wrong)
+}
+
+/// A bias of zeros is what no bias would be: a family that is trained with biases has other ones.
+fn biases(model: &Model) -> Look<Verdict> {
+    let config = model.config();
+    let roles = [
+        (Role::QBias, config.qkv_bias),
+        (Role::KBias, config.qkv_bias),
+        (Role::VBias, config.qkv_bias),
+        (Role::OBias, config.o_bias),
+    ];
+    let places = (0..config.layers)
+        .flat_map(|layer| roles.map(|(role, bias)| (Slot::layer(layer, role), bias)));
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (slot, bias) in places {
+        count += 1;
+        match (model.weights().get(slot), bias) {
+            (None, Bias::Required) => wrong.push(format!("{slot} is missing")),
+            (Some(_), Bias::Absent) => wrong.push(format!("{slot} is there but not wanted")),
+            (Some(entry), Bias::Required) => {
+                let values = entry.tensor.view().and_then(|view| view.dequantize());
+                let values = values.map_err(|error| refused("a bias cannot be read", &error))?;
+                if values.iter().all(|value| *value == 0.0) {
+                    wrong.push(format!("{slot} holds nothing but zeros"));
+                }
+            }
+            (_, Bias::Absent | Bias::IfPresent) => {}
+        }
+    }
+    Ok(all_of(count, "places for a bias are as the family has them", wrong))
 }
 
 fn dtypes(model: &Model) -> Verdict {

@@ -127,6 +127,8 @@ pub enum LayoutRule {
     Head,
     /// Every weight has a dtype the engine computes with.
     Dtypes,
+    /// Biases stand where the family has them, with values other than zero, and nowhere else.
+    Biases,
 }
 
 /// Parameters of `dequant-oracle`.

@@ -20,7 +20,8 @@ pub use files::{
     QuantizeRoundtrip, TensorLayout, TensorQuality,
 };
 pub use numbers::{
-    Against, Class, Determinism, Invariant, LogitsClose, Oracle, Path, PathEqual, Repeated, Stage,
+    Against, Class, Determinism, Invariant, LogitsClose, MatchesOracle, OpName, Oracle, Path,
+    PathEqual, Repeated, RowSpread, Stage,
 };
 pub use outside::{Cli, CliExpect, Clock, Hostile, JsonExpect, JsonTest, Phase, Rival, Throughput};
 pub use text::{ChatRule, ChatTemplate, IdSource, TokenIds, TokenizerRoundtrip};

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use apr_engine::probe::Op;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::tolerance::{AtLeast, AtMost, Parity};
+use crate::contract::tolerance::{AtLeast, AtMost, Parity, Positive, Why};
 
 /// Parameters of `stage`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +25,12 @@ pub struct Stage {
 pub enum Invariant {
     /// Every activation of every site is finite.
     Finite,
+    /// No activation of any site is larger than this.
+    Bounded(AtMost),
+    /// Within each row of these sites the values have at least this standard deviation.
+    RowSpread(RowSpread),
+    /// Given the very inputs that the backend had, the scalar oracle computes the values of these sites too.
+    MatchesOracle(MatchesOracle),
     /// Embedded tokens are not zero, and different tokens differ.
     EmbeddingVaries,
     /// After division by the norm's weight, each normalised row has a root mean square of one, within this.
@@ -32,16 +39,26 @@ pub enum Invariant {
     AttentionSums(AtMost),
     /// No attention probability lies on a later position.
     AttentionCausal,
+    /// The mean entropy of the attention probabilities of each layer, in nats, behind the first few positions.
+    AttentionEntropy(AtLeast),
     /// Rotation keeps the length of each head's query and key, relatively within this.
     RopeNorm(AtMost),
     /// Rotation changes queries and keys at every position but the first.
     RopeMoves,
+    /// Every pair is turned by its position times the frequency that the hyper-parameters give it, within this many radians.
+    RopeAngles(AtMost),
     /// The dot product of two rotated vectors depends on the distance of their positions alone, within this.
     RopeRelative(AtMost),
     /// Each layer changes the residual stream by at least this share of its norm, and not by nothing.
     LayersWork(AtLeast),
     /// `activation(gate) * up` is what the recorded gate and up give, within this.
     Swiglu(AtMost),
+    /// What the feed-forward block adds is not what it was given: the cosine of the two stays below this.
+    FeedForwardTurns(AtMost),
+    /// There is one row of logits for each token, and one logit for each entry of the vocabulary.
+    LogitsPerToken,
+    /// No token id, above all not the first, has the largest logit at more than this share of the positions.
+    NoFavourite(AtMost),
     /// The logits of each row have at least this standard deviation.
     LogitSpread(AtLeast),
     /// The probabilities of each row sum to one, within this.
@@ -52,6 +69,58 @@ pub enum Invariant {
     PositionsDiffer,
     /// Greedy sampling chooses the largest logit, the lowest id on ties.
     GreedyIsArgmax,
+    /// The same tokens once more, behind a reset, give the same logits and the same choices.
+    GreedyRepeats,
+}
+
+/// Parameters of `row-spread`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RowSpread {
+    /// Points of the forward pass, as `q`; all that hold activations when empty.
+    #[serde(default)]
+    pub ops: Vec<OpName>,
+    /// The smallest standard deviation that is accepted.
+    pub at_least: Positive,
+    /// Why.
+    pub why: Why,
+}
+
+/// Parameters of `matches-oracle`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MatchesOracle {
+    /// Points of the forward pass, as `q`.
+    pub ops: Vec<OpName>,
+    /// Largest normalised mean squared error of a row that is computed in plain numbers.
+    pub nmse_plain: Positive,
+    /// The same where the weights are stored in blocks, for which backends round activations to 8 bits.
+    pub nmse_blocks: Positive,
+    /// Why these bounds.
+    pub why: Why,
+}
+
+/// A point of the forward pass by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct OpName(pub Op);
+
+impl TryFrom<String> for OpName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Op::from_name(&name).map(Self).ok_or_else(|| {
+            let known: Vec<&str> = Op::ALL.iter().map(|op| op.name()).collect();
+            format!("{name:?} is no point of the forward pass; known are {}", known.join(", "))
+        })
+    }
+}
+
+impl From<OpName> for String {
+    fn from(name: OpName) -> Self {
+        name.0.name().to_owned()
+    }
 }
 
 /// Parameters of `logits-close`.

@@ -144,6 +144,7 @@ impl EngineFault {
             | Self::RopeTheta
             | Self::RopeScaled
             | Self::PositionOffByOne => Op::RopeQ,
+            Self::QkNormSkipped => Op::QNorm,
             Self::RopeTwice => Op::RopeK,
             Self::GqaModulo
             | Self::CausalMaskOff

@@ -1,20 +1,35 @@
 //! `stage`: invariants of a real forward pass, measured at its sites.
 
 mod head;
+mod oracle;
+mod poison;
+mod turns;
 mod worst;
 
-use apr_engine::model::{Activation, Config, LmOptions, Model, Role, Slot};
+use std::sync::Arc;
+
+use apr_engine::Code;
+use apr_engine::model::{Activation, Config, Lm, LmOptions, Model, Role, Slot};
 use apr_engine::probe::{Op, Site};
 
 use super::Planned;
 use super::context::{BackendSpec, JudgeContext, Look, refused};
-use super::look::{Tokens, all_of, record, token_sets};
+use super::look::{Tokens, all_of, ended, token_sets};
+use super::sampler::Subject;
+use crate::case::ModelRef;
+use crate::compare::RowError;
 use crate::contract::check::{Invariant, Stage};
 use crate::contract::tolerance::{AtLeast, AtMost};
-use crate::recording::Recording;
+use crate::recording::{self, Recording};
 use crate::verdict::Verdict;
 
+use turns::rope_relative;
 use worst::Worst;
+
+/// Tokens that are run: enough for two parts of a prompt and some single steps, few enough for the oracle.
+const TOKENS: usize = 24;
+/// Under this need a gate is skipped whose sites a pass did not get to.
+const NEED_PASS: &str = "forward-pass";
 
 /// A forward pass with everything it was run on.
 struct Pass<'a> {
@@ -24,36 +39,112 @@ struct Pass<'a> {
     seen: &'a Recording,
 }
 
+/// The cell that is looked at.
+struct Cell<'a> {
+    ctx: &'a JudgeContext,
+    form: &'a ModelRef,
+    model: &'a Model,
+    spec: BackendSpec,
+    tokens: &'a Tokens,
+}
+
 /// Judges `check` on `case`.
 pub(super) fn judge(check: &Stage, case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
     let form = ctx.form(case)?;
     let model = ctx.model(form)?;
-    let prompts: Vec<String> = check.prompt.iter().cloned().collect();
-    let sets = token_sets(ctx, form, &model, &prompts)?;
-    let mut lm = ctx.lm(&model, &BackendSpec::of(&case.info.cell), LmOptions::default())?;
-    // The seeded tokens come last and are the longest look; a text of the gate comes first.
-    let tokens = if check.prompt.is_some() { sets.first() } else { sets.last() };
-    let Some(tokens) = tokens else {
-        return Err(Box::new(Verdict::broken("there is nothing to run")));
+    let tokens = tokens(check, form, &model, ctx)?;
+    let spec = BackendSpec::of(&case.info.cell);
+    let cell = Cell { ctx, form, model: &model, spec, tokens: &tokens };
+    let seen = cell.pass()?;
+    let pass = Pass { config: model.config(), model: &model, tokens: &tokens, seen: &seen };
+    let verdict = match &check.invariant {
+        Invariant::Finite => pass.finite(),
+        Invariant::Bounded(bound) => pass.bounded(bound),
+        Invariant::RowSpread(bound) => pass.row_spread(bound),
+        Invariant::MatchesOracle(bound) => {
+            pass.matches_oracle(&*cell.oracle(&seen)?, &cell.spec, bound)
+        }
+        Invariant::EmbeddingVaries => pass.embedding_varies(),
+        Invariant::NormRms(bound) => pass.norm_rms(bound)?,
+        Invariant::AttentionSums(bound) => pass.attention_sums(bound),
+        Invariant::AttentionCausal => pass.attention_causal(),
+        Invariant::AttentionEntropy(bound) => pass.attention_entropy(bound),
+        Invariant::RopeNorm(bound) => pass.rope_norm(bound),
+        Invariant::RopeMoves => pass.rope_moves(),
+        Invariant::RopeAngles(bound) => pass.rope_angles(bound)?,
+        Invariant::RopeRelative(bound) => rope_relative(&pass, &mut *cell.start()?, bound)?,
+        Invariant::LayersWork(bound) => pass.layers_work(bound),
+        Invariant::Swiglu(bound) => pass.swiglu(bound),
+        Invariant::FeedForwardTurns(bound) => pass.feed_forward_turns(bound),
+        Invariant::LogitsPerToken => pass.logits_per_token(),
+        Invariant::NoFavourite(bound) => pass.no_favourite(bound),
+        Invariant::LogitSpread(bound) => pass.logit_spread(bound),
+        Invariant::ProbabilitySums(bound) => {
+            pass.probability_sums(&Subject::new(ctx, ctx.seed), bound)
+        }
+        Invariant::EntropyBelow(bound) => pass.entropy_below(bound),
+        Invariant::PositionsDiffer => pass.positions_differ(),
+        Invariant::GreedyIsArgmax => pass.greedy_is_argmax(&Subject::new(ctx, ctx.seed)),
+        Invariant::GreedyRepeats => pass.greedy_repeats(&mut *cell.start()?),
     };
-    let seen = record(&mut *lm, &tokens.ids, &|_| true)?;
-    let pass = Pass { config: model.config(), model: &model, tokens, seen: &seen };
-    match &check.invariant {
-        Invariant::Finite => Ok(pass.finite()),
-        Invariant::EmbeddingVaries => Ok(pass.embedding_varies()),
-        Invariant::NormRms(bound) => pass.norm_rms(bound),
-        Invariant::AttentionSums(bound) => Ok(pass.attention_sums(bound)),
-        Invariant::AttentionCausal => Ok(pass.attention_causal()),
-        Invariant::RopeNorm(bound) => Ok(pass.rope_norm(bound)),
-        Invariant::RopeMoves => Ok(pass.rope_moves()),
-        Invariant::RopeRelative(bound) => rope_relative(&pass, &mut *lm, bound),
-        Invariant::LayersWork(bound) => Ok(pass.layers_work(bound)),
-        Invariant::Swiglu(bound) => Ok(pass.swiglu(bound)),
-        Invariant::LogitSpread(bound) => Ok(pass.logit_spread(bound)),
-        Invariant::ProbabilitySums(bound) => Ok(pass.probability_sums(bound)),
-        Invariant::EntropyBelow(bound) => Ok(pass.entropy_below(bound)),
-        Invariant::PositionsDiffer => Ok(pass.positions_differ()),
-        Invariant::GreedyIsArgmax => pass.greedy_is_argmax(),
+    Ok(reached(verdict, &seen))
+}
+
+/// What is run: a text of the gate, else seeded tokens, cut to what the oracle can follow.
+fn tokens(check: &Stage, form: &ModelRef, model: &Model, ctx: &JudgeContext) -> Look<Tokens> {
+    let prompts: Vec<String> = check.prompt.iter().cloned().collect();
+    let sets = token_sets(ctx, form, model, &prompts)?;
+    // The seeded tokens come last and are the longest look; a text of the gate comes first.
+    let set =
+        if check.prompt.is_some() { sets.into_iter().next() } else { sets.into_iter().last() };
+    let mut tokens = set.ok_or_else(|| Box::new(Verdict::broken("there is nothing to run")))?;
+    tokens.ids.truncate(TOKENS);
+    Ok(tokens)
+}
+
+/// A pass that ended early leaves later sites unseen: what could not be looked at is neither right nor wrong.
+fn reached(verdict: Verdict, seen: &Recording) -> Verdict {
+    match (&verdict, &seen.ended) {
+        (Verdict::Broken { .. }, Some(error)) => {
+            Verdict::skipped(NEED_PASS, format!("the forward pass ended early: {error}"))
+        }
+        _ => verdict,
+    }
+}
+
+impl Cell<'_> {
+    fn start(&self) -> Look<Box<dyn Lm>> {
+        let options = LmOptions { context: Some(self.tokens.ids.len()), ..LmOptions::default() };
+        self.ctx.lm(self.model, &self.spec, options)
+    }
+
+    /// What a pass is remembered by.
+    fn key(&self, what: &str) -> String {
+        format!("{what} {:?} {:?}", self.spec, self.tokens.ids)
+    }
+
+    /// The pass that is judged, made once for all gates of the cell. One that ended for want of a finite value is
+    /// judged up to there.
+    fn pass(&self) -> Look<Arc<Recording>> {
+        self.ctx.remember_sized(&self.key("pass"), self.form, Recording::bytes, || {
+            let parts = recording::stepped(&self.tokens.ids);
+            let seen = recording::record(&mut *self.start()?, &parts, &|_| true);
+            match &seen.ended {
+                Some(error) if error.code() != Code::NonFinite => Err(ended(error)),
+                _ => Ok(seen),
+            }
+        })
+    }
+
+    /// What the oracle computes at each site out of what `seen` had in front of it.
+    fn oracle(&self, seen: &Recording) -> Look<Arc<Recording>> {
+        self.ctx.remember_sized(&self.key("oracle"), self.form, Recording::bytes, || {
+            let options =
+                LmOptions { context: Some(self.tokens.ids.len()), ..LmOptions::default() };
+            let mut scalar = self.ctx.lm(self.model, &BackendSpec::scalar(), options)?;
+            let parts = recording::stepped(&self.tokens.ids);
+            Ok(recording::record_given(&mut *scalar, &parts, seen))
+        })
     }
 }
 
@@ -64,7 +155,7 @@ fn length(row: &[f32]) -> f64 {
 impl Pass<'_> {
     /// The rows of a site; none when the engine does not report it.
     fn rows(&self, site: Site) -> &[Vec<f32>] {
-        self.seen.sites.get(&site).map_or(&[], |rows| &rows.rows)
+        self.seen.rows(site)
     }
 
     /// The rows of `op` in each layer.
@@ -178,52 +269,6 @@ impl Pass<'_> {
         all_of(count, "later positions have no weight", wrong)
     }
 
-    /// What each rotation turns, and what comes out.
-    fn rotations(&self) -> [(Op, Op); 2] {
-        if self.config.qk_norm {
-            [(Op::QNorm, Op::RopeQ), (Op::KNorm, Op::RopeK)]
-        } else {
-            [(Op::Q, Op::RopeQ), (Op::K, Op::RopeK)]
-        }
-    }
-
-    fn rope_norm(&self, bound: &AtMost) -> Verdict {
-        let mut worst = Worst::largest();
-        for (before, after) in self.rotations() {
-            for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
-                for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
-                    let heads = plain
-                        .chunks_exact(self.config.head_dim)
-                        .zip(turned.chunks_exact(self.config.head_dim));
-                    for (head, (plain, turned)) in heads.enumerate() {
-                        let (plain, turned) = (length(plain), length(turned));
-                        let error = (turned - plain).abs() / plain.max(f64::MIN_POSITIVE);
-                        worst.add(error, || format!("{site} row {position} head {head}"));
-                    }
-                }
-            }
-        }
-        worst.at_most("relative change of length", bound)
-    }
-
-    /// Position 0 is not turned; every later one is.
-    fn rope_moves(&self) -> Verdict {
-        let mut wrong = Vec::new();
-        let mut count = 0;
-        for (before, after) in self.rotations() {
-            for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
-                for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
-                    count += 1;
-                    if (plain == turned) != (position == 0) {
-                        let how = if position == 0 { "is turned" } else { "is not turned" };
-                        wrong.push(format!("{site} row {position} {how}"));
-                    }
-                }
-            }
-        }
-        all_of(count, "rotations depend on the position", wrong)
-    }
-
     fn layers_work(&self, bound: &AtLeast) -> Verdict {
         let mut worst = Worst::smallest();
         let embed = self.rows(Site::model(Op::Embed));
@@ -242,6 +287,21 @@ impl Pass<'_> {
             }
         }
         worst.at_least("relative change of the stream", bound)
+    }
+
+    /// The cosine of what goes into a feed-forward block and what comes out of it.
+    fn feed_forward_turns(&self, bound: &AtMost) -> Verdict {
+        let mut worst = Worst::largest();
+        for ((site, given), (_, added)) in self.layers(Op::FfnNorm).zip(self.layers(Op::Down)) {
+            for (position, (given, added)) in given.iter().zip(added).enumerate() {
+                let cosine = RowError::new(given, added).map_or(f64::NAN, |error| error.cosine);
+                // A mask mismatch gives a cosine of -1, which must not look well turned.
+                let finite = added.iter().all(|value| value.is_finite());
+                let cosine = if finite { cosine.abs() } else { f64::NAN };
+                worst.add(cosine, || format!("{site} row {position}"));
+            }
+        }
+        worst.at_most("cosine of input and output", bound)
     }
 
     fn swiglu(&self, bound: &AtMost) -> Verdict {
@@ -275,39 +335,4 @@ fn activate(activation: Activation, x: f64) -> f64 {
             0.5 * x * (1.0 + inner.tanh())
         }
     }
-}
-
-/// The same token at every position: its queries and keys before rotation are equal in layer 0, so the dot product of
-/// rotated query `i` and key `j` must depend on `i - j` alone.
-fn rope_relative(
-    pass: &Pass<'_>,
-    lm: &mut dyn apr_engine::model::Lm,
-    bound: &AtMost,
-) -> Look<Verdict> {
-    let config = pass.config;
-    let length_of_run = 12.min(config.context);
-    let token = pass.tokens.ids.first().copied().unwrap_or(0);
-    let wanted = |site: Site| site.layer == Some(0) && matches!(site.op, Op::RopeQ | Op::RopeK);
-    let seen = record(lm, &vec![token; length_of_run], &wanted)?;
-    let none = Vec::new();
-    let rows = |op| seen.sites.get(&Site::layer(0, op)).map_or(&none, |rows| &rows.rows);
-    let (queries, keys) = (rows(Op::RopeQ), rows(Op::RopeK));
-    let dim = config.head_dim;
-    let mut worst = Worst::largest();
-    for head in 0..config.heads {
-        let key_head = head / (config.heads / config.kv_heads.max(1)).max(1);
-        let dot = |i: usize, j: usize| -> f64 {
-            let query = queries[i].get(head * dim..(head + 1) * dim).unwrap_or_default();
-            let key = keys[j].get(key_head * dim..(key_head + 1) * dim).unwrap_or_default();
-            query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
-        };
-        for (i, query) in queries.iter().enumerate().skip(1) {
-            for (j, key) in keys.iter().enumerate().take(i + 1).skip(1) {
-                let scale = length(query) * length(key);
-                let error = (dot(i, j) - dot(i - 1, j - 1)).abs() / scale.max(f64::MIN_POSITIVE);
-                worst.add(error, || format!("head {head}, positions {i} and {j}"));
-            }
-        }
-    }
-    Ok(worst.at_most("change with absolute position", bound))
 }

@@ -1,0 +1,231 @@
+//! The ten stages from a text to its next word, and which of them a site belongs to.
+//!
+//! A gate may say which stage it speaks of; a run over such gates is summed up stage by stage ([`sum_up`]). A stage is
+//! passed when each of its gates was corroborated, failed when one was falsified, and not measured otherwise.
+
+use apr_engine::probe::Op;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::case::ModelRef;
+use crate::contract::{Catalogue, Tier};
+use crate::event::Outcome;
+use crate::filter::FilterError;
+use crate::judge::{BackendSpec, Planned};
+use crate::suite::{Roots, Suite, expand};
+use crate::verdict::{Measure, Verdict, VerdictKind};
+
+/// A stage of the pipeline, or one of the two looks at the whole of it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum PipelineStage {
+    /// Text to token ids and back.
+    Tokenizer,
+    /// Token ids to vectors.
+    Embedding,
+    /// Rotation of queries and keys by their position.
+    PositionalEncoding,
+    /// Query, key and value projections.
+    Qkv,
+    /// Scores, softmax, weighted values, output projection, residual.
+    Attention,
+    /// Gate, up, activation, down, residual.
+    FeedForward,
+    /// Root-mean-square norms.
+    Norm,
+    /// Logits.
+    LmHead,
+    /// Logits to probabilities.
+    Softmax,
+    /// Choice of the next token.
+    Sampler,
+    /// Values no stage may give: exploding, collapsed, constant, not finite.
+    Poison,
+    /// The file against what its family is made of.
+    Structure,
+}
+
+impl PipelineStage {
+    /// Every stage in the order of the pipeline, then the looks at the whole.
+    pub const ALL: [Self; 12] = [
+        Self::Tokenizer,
+        Self::Embedding,
+        Self::PositionalEncoding,
+        Self::Qkv,
+        Self::Attention,
+        Self::FeedForward,
+        Self::Norm,
+        Self::LmHead,
+        Self::Softmax,
+        Self::Sampler,
+        Self::Poison,
+        Self::Structure,
+    ];
+
+    /// Its number from 1 to 10; `None` for a look at the whole.
+    pub fn number(self) -> Option<usize> {
+        let at = Self::ALL.iter().position(|stage| *stage == self)?;
+        (at < 10).then_some(at + 1)
+    }
+
+    /// Name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "tokenizer",
+            Self::Embedding => "embedding",
+            Self::PositionalEncoding => "positional encoding",
+            Self::Qkv => "Q/K/V projection",
+            Self::Attention => "attention",
+            Self::FeedForward => "feed-forward",
+            Self::Norm => "norm",
+            Self::LmHead => "LM head",
+            Self::Softmax => "softmax",
+            Self::Sampler => "sampler",
+            Self::Poison => "poison",
+            Self::Structure => "structure",
+        }
+    }
+
+    /// What it does, for people who never saw a transformer.
+    pub const fn in_plain_words(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "words become numbers",
+            Self::Embedding => "numbers become vectors",
+            Self::PositionalEncoding => "which word comes when",
+            Self::Qkv => "three views of a word",
+            Self::Attention => "which words matter",
+            Self::FeedForward => "digests what was found",
+            Self::Norm => "keeps numbers in range",
+            Self::LmHead => "a score for every word",
+            Self::Softmax => "scores become chances",
+            Self::Sampler => "picks the next word",
+            Self::Poison => "numbers gone bad",
+            Self::Structure => "file fits its family",
+        }
+    }
+
+    /// The stage that computes `op`.
+    pub const fn of(op: Op) -> Self {
+        match op {
+            Op::Embed => Self::Embedding,
+            Op::AttnNorm | Op::QNorm | Op::KNorm | Op::FfnNorm | Op::FinalNorm => Self::Norm,
+            Op::Q | Op::K | Op::V => Self::Qkv,
+            Op::RopeQ | Op::RopeK => Self::PositionalEncoding,
+            Op::AttnScores | Op::AttnOut | Op::OProj | Op::AttnResidual => Self::Attention,
+            Op::Gate | Op::Up | Op::Swiglu | Op::Down | Op::FfnResidual => Self::FeedForward,
+            Op::Logits => Self::LmHead,
+        }
+    }
+}
+
+/// What became of a stage.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageStatus {
+    /// Each of its gates was corroborated.
+    Passed,
+    /// One of its gates was falsified.
+    Failed,
+    /// Nothing was falsified, but not every gate could be measured.
+    NotMeasured,
+}
+
+impl StageStatus {
+    /// Words in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::NotMeasured => "not measured",
+        }
+    }
+}
+
+/// A stage and what its gates said.
+#[derive(Clone, Debug)]
+pub struct StageReport<'a> {
+    /// Which stage.
+    pub stage: PipelineStage,
+    /// What became of it.
+    pub status: StageStatus,
+    /// The outcomes of its gates, in the order of the catalogue.
+    pub outcomes: Vec<&'a Outcome>,
+}
+
+impl StageReport<'_> {
+    /// The figure to show: the worst of a failed gate, else the first that was held against a limit.
+    pub fn figure(&self) -> Option<&Measure> {
+        let failed = self.of_kind(VerdictKind::Falsified).find_map(judged);
+        failed.or_else(|| self.outcomes.iter().copied().find_map(judged))
+    }
+
+    /// Why it is not passed: one line for each gate that was not corroborated.
+    pub fn reasons(&self) -> impl Iterator<Item = String> {
+        let open = self.outcomes.iter();
+        let open = open.filter(|outcome| !matches!(outcome.verdict, Verdict::Corroborated(_)));
+        open.map(|outcome| format!("{}: {}", outcome.case.gate, outcome.verdict.summary()))
+    }
+
+    fn of_kind(&self, kind: VerdictKind) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().copied().filter(move |outcome| outcome.verdict.kind() == kind)
+    }
+}
+
+/// The measure of an outcome that lost its limit, or the first that has one.
+fn judged(outcome: &Outcome) -> Option<&Measure> {
+    let measures = &outcome.verdict.evidence()?.measures;
+    let lost = measures.iter().find(|measure| !measure.holds());
+    lost.or_else(|| measures.iter().find(|measure| measure.limit.is_some()))
+}
+
+/// The cases of every gate that speaks of a stage, on `form` and `backend`.
+///
+/// # Errors
+/// The filter of a gate that does not parse.
+pub fn cases(
+    catalogue: &Catalogue,
+    form: &ModelRef,
+    backend: &BackendSpec,
+) -> Result<Vec<Planned>, FilterError> {
+    let suite = Suite {
+        suite: "check".into(),
+        title: "The stages of the pipeline on one model.".into(),
+        include: Vec::new(),
+        contracts: catalogue.contracts.keys().cloned().collect(),
+        models: Vec::new(),
+        backends: vec![backend.backend.clone()],
+        isa: backend.isa.iter().cloned().collect(),
+        threads: backend.threads.into_iter().collect(),
+        required: None,
+        filter: None,
+        tier: Tier::Deep,
+    };
+    let suite = suite.on_model(&form.model, &form.form, &form.path);
+    let mut cases = expand(&suite, catalogue, &Roots::default())?.cases;
+    cases.retain(|case| case.gate.stage.is_some());
+    Ok(cases)
+}
+
+/// Sums up a whole run of `cases`, whose outcomes stand in the same order: one report for each stage, also for those that
+/// no gate spoke of.
+pub fn sum_up<'a>(cases: &[Planned], outcomes: &'a [Outcome]) -> Vec<StageReport<'a>> {
+    let report = |stage| {
+        let judged = cases.iter().zip(outcomes);
+        let of_stage = judged.filter(|(case, _)| case.gate.stage == Some(stage));
+        let outcomes: Vec<&Outcome> = of_stage.map(|(_, outcome)| outcome).collect();
+        let is = |kind| move |outcome: &&Outcome| outcome.verdict.kind() == kind;
+        let status = if outcomes.iter().any(is(VerdictKind::Falsified)) {
+            StageStatus::Failed
+        } else if !outcomes.is_empty() && outcomes.iter().all(is(VerdictKind::Corroborated)) {
+            StageStatus::Passed
+        } else {
+            StageStatus::NotMeasured
+        };
+        StageReport { stage, status, outcomes }
+    };
+    PipelineStage::ALL.map(report).into()
+}
