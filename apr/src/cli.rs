@@ -210,14 +210,23 @@ pub(crate) struct QaArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum QaAction {
-    /// List the cases that would run.
-    List(Box<QaOptions>),
+    /// List the cases that would run, or the parameters of their contracts.
+    List(Box<QaListArgs>),
     /// Print the JSON Schema of contract and suite files.
     Schema {
         /// Which file kind.
         #[arg(value_enum, default_value_t = CatalogueFile::Contract)]
         file: CatalogueFile,
     },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct QaListArgs {
+    /// List the parameters with their values instead of the cases.
+    #[arg(long)]
+    pub(crate) parameters: bool,
+    #[command(flatten)]
+    pub(crate) options: QaOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -273,6 +282,9 @@ pub(crate) struct QaOptions {
     /// Seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Give a parameter of a contract another value (`apr qa list --parameters` names them); may be repeated.
+    #[arg(long, value_name = "CONTRACT.NAME=VALUE")]
+    pub(crate) set: Vec<String>,
     /// Waiver file.
     #[arg(long, value_name = "FILE")]
     pub(crate) waivers: Option<PathBuf>,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::case::CaseInfo;
+use crate::contract::parameter::ParameterValue;
 use crate::kill::KillMatrix;
 use crate::verdict::{Evidence, Verdict, VerdictKind};
 
@@ -128,6 +129,9 @@ pub struct Provenance {
     pub catalogue_sha256: String,
     /// Model form → SHA-256 of its weight files.
     pub models: BTreeMap<String, String>,
+    /// Parameters of the contracts that have another value than their default, and who set them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<ParameterValue>,
     /// CPU model, features, cores, memory.
     pub machine: BTreeMap<String, String>,
     /// The command line.

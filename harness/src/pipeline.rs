@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::case::ModelRef;
 use crate::contract::{Catalogue, Tier};
 use crate::event::Outcome;
-use crate::filter::FilterError;
 use crate::judge::{BackendSpec, Planned};
-use crate::suite::{Roots, Suite, expand};
+use crate::suite::{ExpandError, Roots, Suite, Values, expand};
 use crate::verdict::{Measure, Verdict, VerdictKind};
 
 /// A stage of the pipeline, or one of the two looks at the whole of it.
@@ -185,17 +184,17 @@ fn judged(outcome: &Outcome) -> Option<&Measure> {
 /// The cases of every gate that speaks of a stage, on `form` and `backend`.
 ///
 /// # Errors
-/// The filter of a gate that does not parse.
+/// The filter of a gate that does not parse; a contract that waits for the value of a parameter.
 pub fn cases(
     catalogue: &Catalogue,
     form: &ModelRef,
     backend: &BackendSpec,
-) -> Result<Vec<Planned>, FilterError> {
+) -> Result<Vec<Planned>, ExpandError> {
     let suite = Suite {
         suite: "check".into(),
         title: "The stages of the pipeline on one model.".into(),
         include: Vec::new(),
-        contracts: catalogue.contracts.keys().cloned().collect(),
+        contracts: catalogue.names().cloned().collect(),
         models: Vec::new(),
         backends: vec![backend.backend.clone()],
         isa: backend.isa.iter().cloned().collect(),
@@ -203,6 +202,8 @@ pub fn cases(
         required: None,
         filter: None,
         tier: Tier::Deep,
+        parameters: Values::new(),
+        settings: Vec::new(),
     };
     let suite = suite.on_model(&form.model, &form.form, &form.path);
     let mut cases = expand(&suite, catalogue, &Roots::default())?.cases;

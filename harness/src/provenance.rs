@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
+use crate::contract::parameter::ParameterValue;
 use crate::event::Provenance;
 
 /// Bytes hashed per read.
@@ -27,6 +28,8 @@ pub struct Origin {
     pub binary: Option<std::path::PathBuf>,
     /// SHA-256 over the resolved catalogue.
     pub catalogue_sha256: String,
+    /// The parameters of the judged contracts.
+    pub parameters: Vec<ParameterValue>,
     /// `model.form` → where it lies.
     pub models: BTreeMap<String, std::path::PathBuf>,
     /// The command line.
@@ -53,6 +56,7 @@ pub fn gather(origin: &Origin) -> io::Result<Provenance> {
         binary_sha256,
         catalogue_sha256: origin.catalogue_sha256.clone(),
         models,
+        parameters: origin.parameters.iter().filter(|value| value.is_changed()).cloned().collect(),
         machine: machine(),
         command: origin.command.clone(),
         seed: origin.seed,

@@ -13,6 +13,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("error", schema_for!(Envelope<ErrorOutput>)),
         ("qa", schema_for!(Envelope<cmd::qa::QaOutput>)),
+        ("qa-prove", schema_for!(Envelope<cmd::qa::ProveOutput>)),
         ("qa-list", schema_for!(Envelope<cmd::qa::ListOutput>)),
         ("run", schema_for!(Envelope<cmd::run::RunOutput>)),
         ("inspect", schema_for!(Envelope<cmd::inspect::InspectOutput>)),

@@ -40,6 +40,19 @@ fn a_file_that_is_no_model_violates_the_contract() {
 }
 
 #[test]
+fn a_parameter_that_does_not_exist_or_has_the_wrong_type_is_a_usage_error() {
+    for (set, part) in [
+        ("throughput.ratios=1", "declared are decode-tokens, prefill-tokens, ratio"),
+        ("speed.ratio=1", "contract speed is not in suite default"),
+        ("throughput.ratio=fast", "expected a finite number"),
+        ("throughput.ratio=-1", "throughput.yaml:"),
+        ("ratio", "contract.parameter=value"),
+    ] {
+        assert_fails(&["qa", "--no-report", "--set", set], 2, &[part]);
+    }
+}
+
+#[test]
 fn a_temperature_below_zero_or_not_a_number_is_a_usage_error() {
     for temperature in ["--temperature=-1", "--temperature=nan", "--temperature=warm"] {
         assert_fails(&["run", GOLDEN, "hi", temperature], 2, &["temperature"]);

@@ -4,6 +4,7 @@ mod errors;
 mod fixtures;
 mod help;
 mod interop;
+mod parameters;
 mod program;
 mod schema;
 mod tidy;

@@ -2,55 +2,41 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::load::{self, CatalogueError, load_contract};
-use super::{Contract, Gate};
+use super::Contract;
+use super::load::{self, CatalogueError, Loaded, load_with};
+use super::parameter::{ParameterValue, Setting};
 
 /// All contracts that are known, with the hash of their text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalogue {
     /// Contracts by name.
     pub contracts: BTreeMap<String, Contract>,
-    /// SHA-256 over names and texts in name order, as hexadecimal: a changed tolerance is another catalogue.
+    /// Contracts that wait for the value of a parameter without default, and what they say.
+    pub waiting: BTreeMap<String, CatalogueError>,
+    /// Every parameter with its value, by contract and name.
+    pub parameters: Vec<ParameterValue>,
+    /// SHA-256 over names and texts in name order, the values of parameters written in, as hexadecimal: a changed tolerance is
+    /// another catalogue.
     pub sha256: String,
+    /// Files and texts by name, as they were written.
+    sources: BTreeMap<String, (PathBuf, String)>,
 }
 
 impl Catalogue {
-    /// Loads contracts out of `(name, text)` pairs.
+    /// Loads contracts out of `(name, text)` pairs; parameters have their defaults.
     ///
     /// # Errors
     /// The first wrong contract; a name that differs from the contract's own; two of one name; none at all.
     pub fn from_texts<N: AsRef<str>, T: AsRef<str>>(
         texts: &[(N, T)],
     ) -> Result<Self, CatalogueError> {
-        let mut sorted: Vec<_> =
-            texts.iter().map(|(name, text)| (name.as_ref(), text.as_ref())).collect();
-        sorted.sort_unstable();
-        let mut hash = Sha256::new();
-        let mut contracts = BTreeMap::new();
-        for (name, text) in sorted {
-            let file = Path::new(name).with_extension("yaml");
-            let contract = load_contract(text, &file)?;
-            if contract.contract != name {
-                let message =
-                    format!("contract is called {} but its file is not", contract.contract);
-                return Err(CatalogueError::whole(&file, message));
-            }
-            if contracts.insert(name.to_owned(), contract).is_some() {
-                return Err(CatalogueError::whole(&file, "there are two contracts of this name"));
-            }
-            for part in [name, text] {
-                hash.update((part.len() as u64).to_le_bytes());
-                hash.update(part);
-            }
-        }
-        if contracts.is_empty() {
-            return Err(CatalogueError::whole(Path::new("contracts"), "no contract at all"));
-        }
-        Ok(Self { contracts, sha256: hexadecimal(&hash.finalize()) })
+        Self::from_files(texts.iter().map(|(name, text)| {
+            (Path::new(name.as_ref()).with_extension("yaml"), text.as_ref().to_owned())
+        }))
     }
 
     /// Loads every `*.yaml` of a directory.
@@ -58,17 +44,72 @@ impl Catalogue {
     /// # Errors
     /// As [`Catalogue::from_texts`], and when files cannot be read.
     pub fn from_directory(directory: &Path) -> Result<Self, CatalogueError> {
-        let mut texts = Vec::new();
+        let mut files = Vec::new();
         for file in load::yaml_files(directory)? {
-            let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            texts.push((name.unwrap_or_default(), load::read(&file)?));
+            let text = load::read(&file)?;
+            files.push((file, text));
         }
-        Self::from_texts(&texts)
+        Self::from_files(files)
     }
 
-    /// The gate `contract/gate`.
-    pub fn gate(&self, contract: &str, gate: &str) -> Option<&Gate> {
-        self.contracts.get(contract)?.gates.iter().find(|found| found.id == gate)
+    fn from_files(
+        files: impl IntoIterator<Item = (PathBuf, String)>,
+    ) -> Result<Self, CatalogueError> {
+        let mut sources = BTreeMap::new();
+        for (file, text) in files {
+            let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            let twice = CatalogueError::whole(&file, "there are two contracts of this name");
+            if sources.insert(name.unwrap_or_default(), (file, text)).is_some() {
+                return Err(twice);
+            }
+        }
+        if sources.is_empty() {
+            return Err(CatalogueError::whole(Path::new("contracts"), "no contract at all"));
+        }
+        Self { sources, ..Self::default() }.with(&[])
+    }
+
+    /// The same contracts with other values of their parameters; of two settings of one parameter the later speaks.
+    ///
+    /// # Errors
+    /// A setting of a contract or parameter that does not exist, a value of the wrong type, and as [`Catalogue::from_texts`].
+    pub fn with(&self, settings: &[Setting]) -> Result<Self, CatalogueError> {
+        if let Some(lost) =
+            settings.iter().find(|setting| !self.sources.contains_key(&setting.contract))
+        {
+            return Err(lost.refused(format!("no contract is called {}", lost.contract)));
+        }
+        let mut hash = Sha256::new();
+        let mut made = Self { sources: self.sources.clone(), ..Self::default() };
+        for (name, (file, text)) in &self.sources {
+            let hashed = match load_with(text, file, settings)? {
+                Loaded::Contract { contract, text, values } => {
+                    if contract.contract != *name {
+                        let called = &contract.contract;
+                        let message = format!("contract is called {called} but its file is not");
+                        return Err(CatalogueError::whole(file, message));
+                    }
+                    made.contracts.insert(name.clone(), contract);
+                    made.parameters.extend(values);
+                    text
+                }
+                Loaded::Waiting(error) => {
+                    made.waiting.insert(name.clone(), error);
+                    text.clone()
+                }
+            };
+            for part in [name.as_str(), &hashed] {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+        }
+        made.sha256 = hexadecimal(&hash.finalize());
+        Ok(made)
+    }
+
+    /// Names of all contracts, those that wait for a value included.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.sources.keys()
     }
 }
 

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::parameter::{ParameterValue, Setting};
+use super::values::{self, Unvalued};
 use super::waiver::{Waiver, Waivers};
 use super::{Contract, validate};
 
@@ -53,14 +55,56 @@ impl fmt::Display for CatalogueError {
 
 impl std::error::Error for CatalogueError {}
 
-/// Reads a contract out of `text`; `file` names it in errors.
+/// What a contract file gives.
+pub(super) enum Loaded {
+    /// A contract whose parameters have values.
+    Contract {
+        /// The contract.
+        contract: Contract,
+        /// Its text with the values written in.
+        text: String,
+        /// The values.
+        values: Vec<ParameterValue>,
+    },
+    /// A contract that waits for the value of a parameter, and what it says about it.
+    Waiting(CatalogueError),
+}
+
+/// Reads a contract out of `text`, its parameters at their defaults; `file` names it in errors.
 ///
 /// # Errors
-/// The first mistake of the text, or the first contradiction inside the contract.
+/// The first mistake of the text, the first contradiction inside the contract, or a parameter without default.
 pub fn load_contract(text: &str, file: &Path) -> Result<Contract, CatalogueError> {
-    let contract: Contract = parse(text, file)?;
-    validate::contract(&contract).map_err(|fault| fault.located(text, file))?;
-    Ok(contract)
+    match load_with(text, file, &[])? {
+        Loaded::Contract { contract, .. } => Ok(contract),
+        Loaded::Waiting(error) => Err(error),
+    }
+}
+
+/// Reads a contract out of `text`, its parameters as `settings` say.
+///
+/// # Errors
+/// The first mistake of the text or of a setting, or the first contradiction inside the contract.
+pub(super) fn load_with(
+    text: &str,
+    file: &Path,
+    settings: &[Setting],
+) -> Result<Loaded, CatalogueError> {
+    let valued = match values::give(text, file, settings) {
+        Ok(valued) => valued,
+        Err(Unvalued::Unset(error)) => return Ok(Loaded::Waiting(error)),
+        Err(Unvalued::Wrong(error)) => return Err(error),
+    };
+    let mut contract: Contract =
+        parse(&valued.text, file).map_err(|error| valued.restore(error))?;
+    validate::contract(&contract).map_err(|fault| valued.restore(fault.located(text, file)))?;
+    for (index, gate) in contract.gates.iter_mut().enumerate() {
+        gate.claim = valued
+            .say(&gate.claim)
+            .map_err(|message| validate::in_gate(index, &gate.id, message).located(text, file))?;
+    }
+    let values = valued.values.into_values().collect();
+    Ok(Loaded::Contract { contract, text: valued.text, values })
 }
 
 /// Reads the waivers out of `text`.

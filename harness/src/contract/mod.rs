@@ -6,9 +6,15 @@
 mod catalogue;
 pub mod check;
 pub mod load;
+pub mod parameter;
+pub(crate) mod place;
+mod schema;
 pub mod tolerance;
 mod validate;
+mod values;
 pub mod waiver;
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use catalogue::Catalogue;
 pub use check::{Check, Scope};
 pub use load::{CatalogueError, load_contract, load_waivers};
+pub use schema::schema;
 pub(crate) use validate::is_kebab;
 
 use crate::pipeline::PipelineStage;
@@ -28,6 +35,9 @@ pub struct Contract {
     pub contract: String,
     /// One line for a person.
     pub title: String,
+    /// What a suite or the command line may change, by name. A check refers to it as `$name`.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, parameter::Parameter>,
     /// The gates.
     pub gates: Vec<Gate>,
 }
@@ -137,9 +147,4 @@ impl Tier {
             Self::Deep => "deep",
         }
     }
-}
-
-/// The JSON Schema of a contract file, for editors.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(Contract).to_value()
 }

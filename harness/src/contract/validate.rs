@@ -28,6 +28,11 @@ impl Contradiction {
     }
 }
 
+/// A mistake in gate `index`, called `id`.
+pub(super) fn in_gate(index: usize, id: &str, message: String) -> Contradiction {
+    Contradiction { gate: Some((index, id.to_owned())), message }
+}
+
 /// Whether `name` is lower-case words joined by hyphens.
 pub(crate) fn is_kebab(name: &str) -> bool {
     let word = |word: &str| {
@@ -49,8 +54,7 @@ pub(super) fn contract(contract: &Contract) -> Result<(), Contradiction> {
     }
     let mut seen = BTreeSet::new();
     for (index, gate) in contract.gates.iter().enumerate() {
-        let here =
-            |message: String| Contradiction { gate: Some((index, gate.id.clone())), message };
+        let here = |message: String| in_gate(index, &gate.id, message);
         if !seen.insert(&gate.id) {
             return Err(here(format!("gate id {} stands twice", gate.id)));
         }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::escape::{clip, github_data, github_property, visible};
-use super::{label, measure_line, replay_command, score_line};
+use super::{changed, label, measure_line, replay_command, score_line};
 use crate::event::{Outcome, RunRecord};
 use crate::score::{Standing, exit_meaning, standing};
 
@@ -20,13 +20,13 @@ pub fn render(record: &RunRecord) -> String {
     let mut out = String::new();
     write_kind(&mut out, record, "error", Standing::Red);
     write_kind(&mut out, record, "warning", Standing::Yellow);
-    let message = format!(
-        "{}% {} · {} · {}",
-        record.score.percent,
-        record.score.grade,
+    let mut parts = vec![
+        format!("{}% {}", record.score.percent, record.score.grade),
         score_line(record),
-        exit_meaning(record.exit_code)
-    );
+        exit_meaning(record.exit_code).to_owned(),
+    ];
+    parts.extend(changed(record));
+    let message = parts.join(" · ");
     let title = github_property(&visible(&format!("apr qa: {}", record.suite)));
     // Writing to a string cannot fail.
     let _ = writeln!(out, "::notice title={title}::{}", github_data(&visible(&message)));

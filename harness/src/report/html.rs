@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::chart;
 use super::escape::html;
-use super::{measure_line, red, replay_command, score_line, skips};
+use super::{changed, measure_line, recorded_command, red, replay_command, score_line, skips};
 use crate::event::{Outcome, RunRecord};
 use crate::score::{EXIT_GREEN, exit_meaning};
 
@@ -70,8 +70,12 @@ fn write_head(out: &mut String, record: &RunRecord) -> std::fmt::Result {
     )?;
     writeln!(out, "<section>{}", chart::verdicts(record))?;
     let skips = skips(record);
-    if !skips.is_empty() || !record.notes.is_empty() {
+    let changed: Vec<String> = changed(record).collect();
+    if !skips.is_empty() || !record.notes.is_empty() || !changed.is_empty() {
         writeln!(out, "<ul class=\"note\">")?;
+        for parameter in changed {
+            writeln!(out, "<li class=\"seen\">{}</li>", html(&parameter))?;
+        }
         for (need, count, why) in skips {
             let (need, why) = (html(need), html(why));
             writeln!(out, "<li>{count} skipped for want of <code>{need}</code>: {why}</li>")?;
@@ -167,13 +171,14 @@ fn write_cases(out: &mut String, record: &RunRecord) -> std::fmt::Result {
 fn write_provenance(out: &mut String, record: &RunRecord) -> std::fmt::Result {
     let from = &record.provenance;
     let mut rows = vec![
-        ("command".to_owned(), from.command.join(" ")),
+        ("command".to_owned(), recorded_command(from)),
         ("apr".to_owned(), from.apr_version.clone()),
         ("binary sha256".to_owned(), from.binary_sha256.clone()),
         ("catalogue sha256".to_owned(), from.catalogue_sha256.clone()),
         ("seed".to_owned(), from.seed.to_string()),
         ("started".to_owned(), from.started.clone()),
     ];
+    rows.extend(from.parameters.iter().map(|value| ("parameter".to_owned(), value.to_string())));
     rows.extend(from.models.iter().map(|(name, sha)| (format!("model {name}"), sha.clone())));
     rows.extend(from.machine.iter().map(|(name, fact)| (name.clone(), fact.clone())));
     writeln!(out, "<section><h2>Provenance</h2><div class=\"wide\"><table>")?;

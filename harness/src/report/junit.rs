@@ -31,6 +31,10 @@ pub fn render(record: &RunRecord) -> io::Result<String> {
         suite.add_property(Property::new("seed", record.provenance.seed.to_string()));
         suite.add_property(Property::new("binary-sha256", &record.provenance.binary_sha256));
         suite.add_property(Property::new("catalogue-sha256", &record.provenance.catalogue_sha256));
+        for value in &record.provenance.parameters {
+            let name = format!("parameter {}", value.parameter);
+            suite.add_property(Property::new(visible(&name), visible(&value.to_string())));
+        }
         report.add_test_suite(suite);
     }
     report.to_string().map_err(io::Error::other)

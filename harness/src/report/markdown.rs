@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::escape::{clip, markdown, markdown_code};
-use super::{label, measure_line, red, replay_command, score_line, skips};
+use super::{
+    changed, label, measure_line, recorded_command, red, replay_command, score_line, skips,
+};
 use crate::event::{Outcome, RunRecord};
 use crate::kill::KillMatrix;
 use crate::score::{Standing, exit_meaning, standing};
@@ -50,6 +52,9 @@ fn write_head(out: &mut String, record: &RunRecord) -> std::fmt::Result {
         counts.waived,
         counts.broken
     )?;
+    for parameter in changed(record) {
+        writeln!(out, "- **{}**", markdown(&parameter))?;
+    }
     for (need, count, why) in skips(record) {
         writeln!(out, "- {count} skipped for want of {}: {}", code(need), markdown(why))?;
     }
@@ -129,10 +134,13 @@ fn write_row(out: &mut String, outcome: &Outcome, day: &str) -> std::fmt::Result
 fn write_provenance(out: &mut String, record: &RunRecord) -> std::fmt::Result {
     let from = &record.provenance;
     writeln!(out, "\n## Provenance\n")?;
-    writeln!(out, "- command: {}", code(&from.command.join(" ")))?;
+    writeln!(out, "- command: {}", code(&recorded_command(from)))?;
     writeln!(out, "- apr {}, binary {}", code(&from.apr_version), code(&from.binary_sha256))?;
     writeln!(out, "- catalogue {}, seed {}", code(&from.catalogue_sha256), from.seed)?;
     writeln!(out, "- started {}", code(&from.started))?;
+    for value in &from.parameters {
+        writeln!(out, "- parameter {}", code(&value.to_string()))?;
+    }
     for (name, sha) in &from.models {
         writeln!(out, "- model {}: {}", code(name), code(sha))?;
     }

@@ -124,6 +124,11 @@ pub(crate) fn skips(record: &RunRecord) -> Vec<(&str, usize, &str)> {
     needs
 }
 
+/// The parameters that have another value than their default: what was judged is not what the catalogue says.
+pub(crate) fn changed(record: &RunRecord) -> impl Iterator<Item = String> {
+    record.provenance.parameters.iter().map(|value| format!("parameter {value}"))
+}
+
 /// "n corroborated / n required / n not measured": stands beside every score.
 pub(crate) fn score_line(record: &RunRecord) -> String {
     let score = &record.score;
@@ -187,8 +192,8 @@ pub(crate) fn measure_line(measure: &Measure) -> String {
 }
 
 /// Options of a recorded command that say which cases ran, not how: a replay of one case drops them with their value.
-const SELECTING: [&str; 6] =
-    ["--case", "--shard", "--journal", "--report", "--reports", "--filter"];
+const SELECTING: [&str; 7] =
+    ["--case", "--shard", "--journal", "--report", "--reports", "--filter", "-f"];
 /// Switches that a replay drops.
 const SWITCHES: [&str; 3] = ["--resume", "--fail-fast", "--prove"];
 
@@ -209,6 +214,12 @@ pub fn replay_command(provenance: &Provenance, case: &str) -> String {
         words.extend(["apr".to_owned(), "qa".to_owned()]);
     }
     words.extend(["--case".to_owned(), escape::shell(case)]);
+    words.join(" ")
+}
+
+/// The recorded command, quoted for a POSIX shell.
+pub(crate) fn recorded_command(provenance: &Provenance) -> String {
+    let words: Vec<String> = provenance.command.iter().map(|word| escape::shell(word)).collect();
     words.join(" ")
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use serde_json::{Value, json};
 
 use super::escape::visible;
-use super::{label, measure_line, replay_command};
+use super::{changed, label, measure_line, recorded_command, replay_command};
 use crate::contract::Severity;
 use crate::event::{Outcome, RunRecord};
 use crate::score::{Standing, gate_key, standing};
@@ -49,6 +49,10 @@ pub fn render(record: &RunRecord) -> io::Result<String> {
                 "executionSuccessful": record.counts.broken == 0 && !record.interrupted,
                 "exitCode": record.exit_code,
                 "startTimeUtc": record.provenance.started,
+                "commandLine": recorded_command(&record.provenance),
+                "properties": {
+                    "changedParameters": changed(record).map(|text| visible(&text)).collect::<Vec<_>>(),
+                },
             }],
             "results": results,
         }],

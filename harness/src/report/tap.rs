@@ -4,15 +4,18 @@
 use std::fmt::Write as _;
 
 use super::escape::{tap, visible};
-use super::{label, measure_line, replay_command};
+use super::{changed, label, measure_line, replay_command};
 use crate::event::{Outcome, RunRecord};
 use crate::score::{Standing, standing};
 
 /// Renders the record.
 pub fn render(record: &RunRecord) -> String {
+    // Writing to a string cannot fail.
     let mut out = format!("TAP version 14\n1..{}\n", record.cases.len());
+    for parameter in changed(record) {
+        let _ = writeln!(out, "# {}", tap(&parameter));
+    }
     for (index, outcome) in record.cases.iter().enumerate() {
-        // Writing to a string cannot fail.
         let _ = write_case(&mut out, record, index + 1, outcome);
     }
     if record.interrupted {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::escape::{clip, visible};
-use super::{label, measure_line, plural, red, replay_command, score_line, skips};
+use super::{changed, label, measure_line, plural, red, replay_command, score_line, skips};
 use crate::case::CaseInfo;
 use crate::event::{Event, Outcome, Provenance, RunRecord, Sink};
 use crate::kill::{Kill, KillMatrix};
@@ -271,6 +271,10 @@ impl<W: Write> Terminal<W> {
 
     fn write_score(&mut self, record: &RunRecord) -> io::Result<()> {
         let ink = if record.exit_code == EXIT_GREEN { Ink::Green } else { Ink::Red };
+        for parameter in changed(record) {
+            let text = self.style.paint(Ink::Yellow, &visible(&parameter));
+            writeln!(self.out, "{text}")?;
+        }
         let grade = format!("{} {}%", record.score.grade, record.score.percent);
         let grade = self.style.paint(ink, &grade);
         writeln!(self.out, "{grade}  {}", score_line(record))?;

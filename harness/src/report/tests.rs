@@ -6,6 +6,7 @@ use super::term::{Detail, Style, Terminal};
 use super::*;
 use crate::case::{CaseInfo, Cell};
 use crate::contract::Severity;
+use crate::contract::parameter::{ParameterKind, ParameterValue, Scalar};
 use crate::event::{Event, Sink};
 use crate::kill::{Kill, KillCell, KillMatrix};
 use crate::score;
@@ -89,6 +90,7 @@ fn record(cases: Vec<Outcome>) -> RunRecord {
         models: BTreeMap::from([("golden.gguf-q8_0".into(), "d3".into())]),
         machine: BTreeMap::from([("cpu".into(), "Example 9000".into())]),
         command: ["apr", "qa", "my model.gguf", "--shard", "1/2"].map(str::to_owned).to_vec(),
+        parameters: vec![changed_parameter()],
         seed: 42,
         started: format!("{day}T10:00:00Z"),
     };
@@ -109,10 +111,22 @@ fn record(cases: Vec<Outcome>) -> RunRecord {
     record
 }
 
+fn changed_parameter() -> ParameterValue {
+    ParameterValue {
+        parameter: "parity.worst-row".into(),
+        kind: ParameterKind::Number,
+        default: Some(Scalar::Number(1e-4)),
+        value: Scalar::Number(0.01),
+        by: Some("command line".into()),
+        why: "f32 sums of 256 terms".into(),
+    }
+}
+
 fn green() -> RunRecord {
     let mut record = record(outcomes().into_iter().take(1).collect());
     record.kill_matrix = None;
     record.notes.clear();
+    record.provenance.parameters.clear();
     record
 }
 
@@ -134,6 +148,11 @@ fn hostile() -> RunRecord {
     record.suite = HOSTILE.into();
     record.notes = vec![HOSTILE.into()];
     record.provenance.command = vec!["apr".into(), HOSTILE.into()];
+    for value in &mut record.provenance.parameters {
+        value.parameter = HOSTILE.into();
+        value.value = Scalar::Text(HOSTILE.into());
+        value.by = Some(HOSTILE.into());
+    }
     record.provenance.models.insert(HOSTILE.into(), HOSTILE.into());
     if let Some(matrix) = &mut record.kill_matrix {
         matrix.gates[0] = HOSTILE.into();
@@ -343,6 +362,36 @@ fn json_escapes_controls() {
 fn a_replay_keeps_the_model_and_drops_what_selected_the_cases() {
     let record = record(outcomes());
     assert_eq!(replay_command(&record.provenance, "a/b@c"), "apr qa 'my model.gguf' --case a/b@c");
+}
+
+#[test]
+fn the_recorded_command_can_be_pasted_into_a_shell() {
+    let mut record = record(outcomes());
+    record.provenance.command =
+        ["apr", "qa", "--filter", "gate(a) & !form(b)", "it's"].map(str::to_owned).to_vec();
+    let line = recorded_command(&record.provenance);
+    assert_eq!(line, r"apr qa --filter 'gate(a) & !form(b)' 'it'\''s'");
+    assert!(markdown::render(&record).contains(&line));
+}
+
+#[test]
+fn a_changed_parameter_is_told_in_every_format() {
+    let text = "parity.worst-row = 0.01 instead of 1e-4 (command line)";
+    let changed = record(outcomes());
+    for format in Format::ALL {
+        let report = format.render(&changed).unwrap();
+        let plain = report.replace('\\', "");
+        // The record itself has the fields apart.
+        let told = plain.contains(text)
+            || plain.contains("\"parameter\": \"parity.worst-row\"") && plain.contains("\"by\"");
+        assert!(told, "{}: {report}", format.name());
+    }
+    assert!(
+        on_terminal(&changed, Style { detail: Detail::Quiet, ..Style::default() }).contains(text)
+    );
+    for format in Format::ALL {
+        assert!(!format.render(&green()).unwrap().contains("worst-row ="), "{}", format.name());
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn provenance() -> Provenance {
         models: BTreeMap::new(),
         machine: BTreeMap::new(),
         command: Vec::new(),
+        parameters: Vec::new(),
         seed: 1,
         started: "2026-11-21T10:00:00Z".into(),
     }

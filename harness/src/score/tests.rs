@@ -59,6 +59,7 @@ fn record(cases: Vec<Outcome>) -> RunRecord {
             models: BTreeMap::new(),
             machine: BTreeMap::new(),
             command: Vec::new(),
+            parameters: Vec::new(),
             seed: 0,
             started: format!("{DAY}T10:00:00Z"),
         },

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use super::{Build, Form, Model, Origin, Suite};
 use crate::case::{CaseId, CaseInfo, Cell, ModelRef};
 use crate::contract::check::{Against, IdSource, Path, PathEqual, Rival};
-use crate::contract::{Catalogue, Check, Gate, Scope};
+use crate::contract::parameter::ParameterValue;
+use crate::contract::{Catalogue, CatalogueError, Check, Gate, Scope};
 use crate::filter::{Filter, FilterError};
 use crate::judge::Planned;
 
@@ -31,17 +34,37 @@ pub struct Expansion {
     pub forms: Vec<ModelRef>,
     /// Forms that are built before they can be judged: path → recipe and path of the form it is built from.
     pub builds: BTreeMap<PathBuf, (Build, PathBuf)>,
+    /// The parameters of the suite's contracts with their values.
+    pub parameters: Vec<ParameterValue>,
+    /// SHA-256 over the catalogue with these values.
+    pub catalogue_sha256: String,
 }
 
-/// Expands `suite` over `catalogue`.
+/// Why a suite has no matrix.
+#[derive(Debug, Error)]
+pub enum ExpandError {
+    /// A filter does not parse.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A parameter has a value that its contract refuses, or none.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+/// Expands `suite` over `catalogue`, whose parameters get the values that the suite sets.
 ///
 /// # Errors
-/// A filter of the suite or of a gate that does not parse.
+/// A filter of the suite or of a gate that does not parse; a parameter that does not exist, has a value that its contract refuses, or
+/// has none.
 pub fn expand(
     suite: &Suite,
     catalogue: &Catalogue,
     roots: &Roots,
-) -> Result<Expansion, FilterError> {
+) -> Result<Expansion, ExpandError> {
+    let catalogue = catalogue.with(&suite.settings)?;
+    if let Some(waiting) = suite.contracts.iter().find_map(|name| catalogue.waiting.get(name)) {
+        return Err(waiting.clone().into());
+    }
     let required = Filter::parse(suite.required.as_deref().unwrap_or_default())?;
     let wanted = Filter::parse(suite.filter.as_deref().unwrap_or_default())?;
     let mut expansion = Expansion { builds: builds(suite, roots), ..Expansion::default() };
@@ -67,6 +90,12 @@ pub fn expand(
             }
         }
     }
+    let mine = |value: &ParameterValue| {
+        suite.contracts.iter().any(|name| value.contract() == name.as_str())
+    };
+    expansion.parameters =
+        catalogue.parameters.iter().filter(|value| mine(value)).cloned().collect();
+    expansion.catalogue_sha256 = catalogue.sha256;
     Ok(expansion)
 }
 

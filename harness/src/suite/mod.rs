@@ -3,20 +3,23 @@
 //! A suite is a YAML file; [`expand`] makes its matrix, which fixes the denominator before anything runs.
 
 mod expand;
+mod include;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use expand::{Expansion, Roots, expand};
+pub use expand::{ExpandError, Expansion, Roots, expand};
 
 use crate::contract::load::{self, CatalogueError, one_key};
+use crate::contract::parameter::{Scalar, Setting};
 use crate::contract::{Catalogue, Tier};
 use crate::filter::Filter;
 
-/// Deepest chain of included suites.
-const INCLUDE_DEPTH_MAX: usize = 8;
+/// Values of parameters, by contract and name.
+pub type Values = BTreeMap<String, BTreeMap<String, Scalar>>;
 
 /// A YAML file in `suites/`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,10 +29,10 @@ pub struct Suite {
     pub suite: String,
     /// One line for a person.
     pub title: String,
-    /// Suites (by name) whose contracts, models and backends are added to these.
+    /// Suites whose contracts, models, backends and parameters are added to these.
     #[serde(default)]
-    pub include: Vec<String>,
-    /// Contracts by name; `*` is every contract of the catalogue, `!name` leaves one out.
+    pub include: Vec<Include>,
+    /// Contracts by name; `*` is every contract of the catalogue, `!name` leaves one out, included ones too.
     #[serde(default)]
     pub contracts: Vec<String>,
     /// The judged models.
@@ -53,6 +56,27 @@ pub struct Suite {
     /// Gates of later tiers are left out.
     #[serde(default)]
     pub tier: Tier,
+    /// Values of the contracts' parameters, by contract and name, in place of the defaults and of what included suites set.
+    #[serde(default)]
+    pub parameters: Values,
+    /// Who sets which parameter, after all includes and the command line; one setting per parameter.
+    #[serde(skip)]
+    pub settings: Vec<Setting>,
+}
+
+/// A suite that is included, by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a suite with its parameters, such as { suite: default }"
+)]
+pub struct Include {
+    /// Its name.
+    pub suite: String,
+    /// Values of its contracts' parameters, in place of its own.
+    #[serde(default)]
+    pub parameters: Values,
 }
 
 /// A judged model in one or more forms.
@@ -108,28 +132,13 @@ pub fn schema() -> serde_json::Value {
 /// Reads `file` and everything it includes, and checks it against the catalogue.
 ///
 /// # Errors
-/// Mistakes of any of the files, unknown contracts, includes in a circle.
+/// Mistakes of any of the files, unknown contracts, includes in a circle, parameters of contracts that the suite does not have.
+/// Their values are held against the contracts when the suite is [expanded](expand).
 pub fn load_suite(file: &Path, catalogue: &Catalogue) -> Result<Suite, CatalogueError> {
-    let mut suite = read(file, 0)?;
-    let left_out = left_out(&mut suite.contracts);
-    if suite.contracts.iter().any(|name| name == "*") {
-        suite.contracts = catalogue.contracts.keys().cloned().collect();
-    }
-    if let Some(name) = left_out.iter().find(|name| !catalogue.contracts.contains_key(*name)) {
-        let message = format!("contracts: no contract is called {name}, so !{name} does nothing");
-        return Err(CatalogueError::whole(file, message));
-    }
-    suite.contracts.retain(|name| !left_out.contains(name));
+    let all: Vec<String> = catalogue.names().cloned().collect();
+    let suite = include::read(file, &all)?;
     suite.check(file, catalogue)?;
     Ok(suite)
-}
-
-/// Takes the names behind a `!` out of `contracts`.
-fn left_out(contracts: &mut Vec<String>) -> Vec<String> {
-    let named = |name: &String| name.strip_prefix('!').map(str::to_owned);
-    let left_out = contracts.iter().filter_map(named).collect();
-    contracts.retain(|name| !name.starts_with('!'));
-    left_out
 }
 
 /// Reads a suite out of `text`, without includes.
@@ -138,21 +147,6 @@ fn left_out(contracts: &mut Vec<String>) -> Vec<String> {
 /// The first mistake of the text.
 pub fn parse_suite(text: &str, file: &Path) -> Result<Suite, CatalogueError> {
     load::parse(text, file)
-}
-
-fn read(file: &Path, depth: usize) -> Result<Suite, CatalogueError> {
-    if depth > INCLUDE_DEPTH_MAX {
-        let message = format!("included more than {INCLUDE_DEPTH_MAX} deep: a circle?");
-        return Err(CatalogueError::whole(file, message));
-    }
-    let mut suite = parse_suite(&load::read(file)?, file)?;
-    for name in std::mem::take(&mut suite.include) {
-        if !crate::contract::is_kebab(&name) {
-            return Err(CatalogueError::whole(file, format!("include: {name:?} is no suite name")));
-        }
-        suite.add(read(&file.with_file_name(format!("{name}.yaml")), depth + 1)?);
-    }
-    Ok(suite)
 }
 
 impl Suite {
@@ -164,38 +158,20 @@ impl Suite {
         self
     }
 
-    /// Adds an included suite behind what is already there.
-    fn add(&mut self, other: Self) {
-        extend(&mut self.contracts, other.contracts);
-        extend(&mut self.backends, other.backends);
-        extend(&mut self.isa, other.isa);
-        extend(&mut self.threads, other.threads);
-        for model in other.models {
-            match self.models.iter_mut().find(|mine| mine.id == model.id) {
-                Some(mine) => extend(&mut mine.forms, model.forms),
-                None => self.models.push(model),
-            }
-        }
-        self.required = self.required.take().or(other.required);
-        self.filter = self.filter.take().or(other.filter);
-        self.tier = self.tier.max(other.tier);
-    }
-
     fn check(&self, file: &Path, catalogue: &Catalogue) -> Result<(), CatalogueError> {
         let wrong = |message: String| Err(CatalogueError::whole(file, message));
         if Some(self.suite.as_str()) != file.file_stem().and_then(|stem| stem.to_str()) {
             return wrong(format!("suite is called {} but its file is not", self.suite));
         }
-        if let Some(name) =
-            self.contracts.iter().find(|name| !catalogue.contracts.contains_key(*name))
-        {
+        let unknown = |wanted: &&String| catalogue.names().all(|name| name != *wanted);
+        if let Some(name) = self.contracts.iter().find(unknown) {
             return wrong(format!("contracts: no contract is called {name}"));
         }
         if self.contracts.is_empty() || self.backends.is_empty() {
             return wrong("a suite without contracts or backends runs nothing".into());
         }
-        let known = |name: &&String| !["scalar", "simd", "cuda"].contains(&name.as_str());
-        if let Some(name) = self.backends.iter().find(known) {
+        let unknown = |name: &&String| !["scalar", "simd", "cuda"].contains(&name.as_str());
+        if let Some(name) = self.backends.iter().find(unknown) {
             return wrong(format!("backends: {name} is none of scalar, simd, cuda"));
         }
         for (what, text) in [("required", &self.required), ("filter", &self.filter)] {
@@ -230,14 +206,5 @@ impl Suite {
             }
         }
         Ok(())
-    }
-}
-
-/// Appends what is not there yet.
-fn extend<T: PartialEq>(list: &mut Vec<T>, more: Vec<T>) {
-    for item in more {
-        if !list.contains(&item) {
-            list.push(item);
-        }
     }
 }

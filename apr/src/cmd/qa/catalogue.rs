@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use apr_harness::contract::Catalogue;
-use apr_harness::suite::{self, Expansion, Roots};
+use apr_harness::suite::{self, ExpandError, Expansion, Roots};
 
 use crate::cli::QaOptions;
 use crate::failure::Failure;
@@ -57,12 +57,12 @@ impl Root {
     }
 }
 
-/// The suite's name, the catalogue and the matrix that `options` ask for.
+/// The suite's name and the matrix that `options` ask for.
 pub(crate) fn expand(
     root: &Root,
     options: &QaOptions,
     work: &Path,
-) -> Result<(String, Catalogue, Expansion), Failure> {
+) -> Result<(String, Expansion), Failure> {
     let catalogue = Catalogue::from_directory(&root.0.join("contracts")).map_err(Failure::usage)?;
     let usual = if options.model.is_some() { SUITE_MODEL } else { SUITE_CARRIED };
     let name = options.suite.as_deref().unwrap_or(usual);
@@ -77,8 +77,13 @@ pub(crate) fn expand(
         let source = apr_engine::format::Source::open(&path)?;
         suite = suite.on_model("model", source.format().name(), &path);
     }
+    for words in &options.set {
+        suite.set("--set", words).map_err(Failure::usage)?;
+    }
     let roots = Roots { fixtures: root.fixtures(), built: work.join("built") };
-    let expansion = suite::expand(&suite, &catalogue, &roots)
-        .map_err(|error| Failure::usage(format_args!("{}: {error}", file.display())))?;
-    Ok((suite.suite, catalogue, expansion))
+    let expansion = suite::expand(&suite, &catalogue, &roots).map_err(|error| match error {
+        ExpandError::Filter(error) => Failure::usage(format_args!("{}: {error}", file.display())),
+        ExpandError::Catalogue(error) => Failure::usage(error),
+    })?;
+    Ok((suite.suite, expansion))
 }

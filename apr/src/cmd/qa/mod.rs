@@ -1,6 +1,7 @@
 //! `apr qa`: falsify a model gate by gate, report, exit with the verdict.
 
 mod catalogue;
+mod list;
 mod prove;
 mod reports;
 
@@ -29,20 +30,11 @@ use crate::interrupt::Interrupt;
 use crate::render::{Envelope, Terminal};
 
 pub(crate) use catalogue::Root;
+pub(crate) use list::ListOutput;
+pub(crate) use prove::ProveOutput;
 
 /// Time limit of an isolated case whose gate sets none.
 const CASE_LIMIT: Duration = Duration::from_mins(5);
-
-/// `qa-list`: the cases that would run.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct ListOutput {
-    /// Suite name.
-    suite: String,
-    /// Case ids in plan order.
-    cases: Vec<String>,
-    /// Gates that found no cell in the suite.
-    unplaced: Vec<String>,
-}
 
 /// `qa`: the record of a run.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -54,7 +46,7 @@ pub(crate) struct QaOutput {
 pub(crate) fn run(args: QaArgs, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
     match args.action {
         Some(QaAction::Schema { file }) => schema(file, terminal),
-        Some(QaAction::List(options)) => list(&options, terminal),
+        Some(QaAction::List(args)) => list::run(&args, terminal),
         None if args.options.prove => prove::run(&args.options, terminal, interrupt),
         None => judge(&args.options, terminal, interrupt),
     }
@@ -72,7 +64,6 @@ fn schema(file: CatalogueFile, terminal: &Terminal) -> Result<u8, Failure> {
 struct Plan {
     root: Root,
     suite: String,
-    catalogue_sha256: String,
     expansion: Expansion,
     work: tempfile::TempDir,
 }
@@ -84,7 +75,7 @@ impl Plan {
             .prefix("apr-qa-")
             .tempdir()
             .map_err(|error| Failure::broken(format_args!("no scratch directory: {error}")))?;
-        let (suite, catalogue, mut expansion) = catalogue::expand(&root, options, work.path())?;
+        let (suite, mut expansion) = catalogue::expand(&root, options, work.path())?;
         if let Some(text) = &options.filter {
             let filter = Filter::parse(text)
                 .map_err(|error| Failure::usage(format_args!("--filter: {error}")))?;
@@ -104,7 +95,7 @@ impl Plan {
                     || case.info.cell.backend.as_deref() == Some(need.as_str());
             }
         }
-        Ok(Self { root, suite, catalogue_sha256: catalogue.sha256, expansion, work })
+        Ok(Self { root, suite, expansion, work })
     }
 
     fn cases(&self) -> &[Planned] {
@@ -136,7 +127,8 @@ impl Plan {
         let origin = Origin {
             apr_version: env!("CARGO_PKG_VERSION").to_owned(),
             binary: executable(),
-            catalogue_sha256: self.catalogue_sha256.clone(),
+            catalogue_sha256: self.expansion.catalogue_sha256.clone(),
+            parameters: self.expansion.parameters.clone(),
             models,
             command: std::env::args().collect(),
             seed: options.seed,
@@ -179,20 +171,6 @@ fn executable() -> Option<PathBuf> {
     std::env::current_exe().ok()
 }
 
-fn list(options: &QaOptions, terminal: &Terminal) -> Result<u8, Failure> {
-    let plan = Plan::new(options)?;
-    let cases: Vec<String> = plan.cases().iter().map(|case| case.info.id.clone()).collect();
-    if terminal.json {
-        let output = ListOutput { suite: plan.suite, cases, unplaced: plan.expansion.unplaced };
-        terminal.value(&Envelope::new("qa-list", "qa", output))?;
-    } else {
-        for case in &cases {
-            terminal.line(case)?;
-        }
-    }
-    Ok(if plan.expansion.cases.is_empty() { apr_harness::score::EXIT_NOTHING_RAN } else { 0 })
-}
-
 fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
     let plan = Plan::new(options)?;
     let ctx = plan.context(options)?;
@@ -217,7 +195,7 @@ fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Res
     let folder = reports::folder(options, &plan.root)?;
     if let Some(folder) = &folder {
         run_options.journal = Some(journal(folder, options.resume)?);
-        run_options.kill_matrix = reports::kill_matrix(folder, &plan.catalogue_sha256);
+        run_options.kill_matrix = reports::kill_matrix(folder, &plan.expansion.catalogue_sha256);
     } else if options.resume {
         return Err(Failure::usage("--resume needs a report folder"));
     }

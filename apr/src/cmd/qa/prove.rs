@@ -1,5 +1,6 @@
 //! `apr qa --prove`: plant the faults that the gates name and print the kill matrix.
 
+use apr_harness::contract::parameter::ParameterValue;
 use apr_harness::judge;
 use apr_harness::kill::{Kill, KillMatrix};
 use apr_harness::proof::{self, Step};
@@ -19,6 +20,10 @@ use crate::render::{Envelope, Terminal};
 pub(crate) struct ProveOutput {
     /// Suite name.
     suite: String,
+    /// SHA-256 over the catalogue with the values of its parameters.
+    catalogue_sha256: String,
+    /// Parameters that have another value than their default.
+    parameters: Vec<ParameterValue>,
     /// Gates by faults.
     matrix: KillMatrix,
     /// Blocking gates without a live kill.
@@ -54,14 +59,22 @@ pub(super) fn run(
     let green = blocking_unproven.is_empty() && matrix.red_under_no_op.is_empty();
     if let Some(folder) = reports::folder(options, &plan.root)? {
         let proven = reports::Proven {
-            catalogue_sha256: plan.catalogue_sha256.clone(),
+            catalogue_sha256: plan.expansion.catalogue_sha256.clone(),
             matrix: matrix.clone(),
         };
         let path = reports::write_kill_matrix(&folder, &proven)?;
         terminal.notice(&format!("kill matrix: {}", path.display()))?;
     }
+    let parameters: Vec<ParameterValue> =
+        plan.expansion.parameters.into_iter().filter(ParameterValue::is_changed).collect();
     if terminal.json {
-        let output = ProveOutput { suite: plan.suite, matrix, blocking_unproven };
+        let output = ProveOutput {
+            suite: plan.suite,
+            catalogue_sha256: plan.expansion.catalogue_sha256,
+            parameters,
+            matrix,
+            blocking_unproven,
+        };
         terminal.value(&Envelope::new("qa-prove", "qa", output))?;
     } else {
         let mut text = Vec::new();
@@ -72,6 +85,9 @@ pub(super) fn run(
         }
         for case in &matrix.red_under_no_op {
             terminal.line(&format!("red although nothing is wrong: {case}"))?;
+        }
+        for value in parameters {
+            terminal.line(&format!("parameter {value}"))?;
         }
     }
     if interrupt.requested() {
