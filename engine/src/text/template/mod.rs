@@ -28,8 +28,9 @@ use super::chat::Message;
 use crate::error::{Code, Error, Place, Result};
 use crate::format::Metadata;
 
-/// Stack of the thread that parses and renders. Chains of 200 links need less than 2 MiB of it.
-const STACK_BYTES: usize = 64 << 20;
+/// Stack of the thread that parses and renders. Chains of 200 links need less than 2 MiB of it. It is reserved as a whole, so
+/// that a caller with little memory pays for what it does not use.
+const STACK_BYTES: usize = 16 << 20;
 /// Bytes a rendering may make and inspect, besides a share for its messages.
 const BUDGET_BYTES: u64 = 32 << 20;
 /// The share of each byte and each message of the conversation.
