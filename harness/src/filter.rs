@@ -165,7 +165,7 @@ fn answers(subject: &str, case: &Planned) -> Vec<String> {
         "tag" => gate.tags.clone(),
         "need" => gate.needs.clone(),
         "ref" => gate.refs.clone(),
-        "kill" => gate.kills.clone(),
+        "kill" => gate.kills.iter().map(|aim| aim.fault.clone()).collect(),
         "check" => vec![gate.check.kind().to_owned()],
         "tier" => vec![gate.tier.name().to_owned()],
         _ => Vec::new(),

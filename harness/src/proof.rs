@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use crate::contract::Severity;
+use crate::contract::{Aim, Severity};
 use crate::fault::library::{self, Fault};
 use crate::judge::{JudgeContext, Planned};
 use crate::kill::{Kill, KillCell, KillMatrix};
@@ -164,15 +164,15 @@ impl Worker<'_> {
     /// Proves one gate.
     fn gate(&self, index: usize, gate: &str, cases: &[&Planned]) {
         let Some(first) = cases.first() else { return };
-        let mut plain = Plain { worker: self, kinds: BTreeMap::new() };
+        let mut plain = Plain { worker: self, known: BTreeMap::new() };
         self.tell(index, News::Control(self.control(cases, &mut plain)));
-        for id in &first.gate.kills {
+        for aim in &first.gate.kills {
             if stop_asked(self.stop) {
                 return;
             }
-            let mut cell = match library::by_id(id) {
-                Some(fault) => self.fault(&fault, cases, &mut plain),
-                None => not_run(id, "no such fault is known"),
+            let mut cell = match library::by_id(&aim.fault) {
+                Some(fault) => self.fault(&fault, aim, cases, &mut plain),
+                None => not_run(&aim.fault, "no such fault is known"),
             };
             gate.clone_into(&mut cell.gate);
             self.tell(index, News::Cell(cell));
@@ -192,7 +192,7 @@ impl Worker<'_> {
 
     /// The fault that changes nothing must not turn a green case red: the case that it did turn.
     fn control(&self, cases: &[&Planned], plain: &mut Plain<'_>) -> Option<String> {
-        let case = cases.iter().find(|case| plain.is_green(case))?;
+        let case = cases.iter().find(|case| plain.not_green(case).is_none())?;
         let control = if needs_machine(cases) { library::untouched() } else { library::nothing() };
         let planted = self.ctx.planted(control.plant);
         let kind = self.judge(case, &planted).kind();
@@ -201,30 +201,41 @@ impl Worker<'_> {
         (!fine).then(|| case.info.id.clone())
     }
 
-    /// Plants `fault` in front of the gate's green cases until one turns red.
-    fn fault(&self, fault: &Fault, cases: &[&Planned], plain: &mut Plain<'_>) -> KillCell {
+    /// Plants `fault` in front of the gate's green cases until one turns red as it was aimed at.
+    fn fault(
+        &self,
+        fault: &Fault,
+        aim: &Aim,
+        cases: &[&Planned],
+        plain: &mut Plain<'_>,
+    ) -> KillCell {
         let planted = self.ctx.planted(fault.plant.clone());
-        let mut cell = not_run(fault.info.id, "no green case of the gate takes this fault");
+        let mut cell = not_run(fault.info.id, "the fault changes none of the gate's cases");
         let mut tried = 0;
         for case in cases {
             if tried == CELLS_TRIED || stop_asked(self.stop) {
                 break;
             }
-            if !takes(fault, case, self.ctx, &planted) || !plain.is_green(case) {
+            if !takes(fault, case, self.ctx, &planted) {
+                continue;
+            }
+            if let Some(why) = plain.not_green(case) {
+                if tried == 0 {
+                    cell.note = why;
+                }
                 continue;
             }
             tried += 1;
-            let verdict = self.judge(case, &planted);
-            let kill = reading(fault, case, &verdict);
+            let (kill, note) = reading(fault, aim, case, &self.judge(case, &planted));
             if kill == Kill::Killed {
                 cell.kill = kill;
                 cell.first_red = Some(case.info.id.clone());
-                cell.note = verdict.summary();
+                cell.note = note;
                 break;
             }
             if cell.kill != Kill::Survived {
                 cell.kill = kill;
-                cell.note = verdict.summary();
+                cell.note = note;
             }
         }
         cell
@@ -234,15 +245,26 @@ impl Worker<'_> {
 /// What the cases of a gate are without any fault, each judged at most once.
 struct Plain<'a> {
     worker: &'a Worker<'a>,
-    kinds: BTreeMap<String, VerdictKind>,
+    /// Case → why it is not green, if it is not.
+    known: BTreeMap<String, Option<String>>,
 }
 
 impl Plain<'_> {
-    fn is_green(&mut self, case: &Planned) -> bool {
-        let Self { worker, kinds } = self;
-        let judged = || worker.judge(case, worker.ctx).kind();
-        *kinds.entry(case.info.id.clone()).or_insert_with(judged) == VerdictKind::Corroborated
+    /// Why `case` is not green without any fault; `None` when it is.
+    fn not_green(&mut self, case: &Planned) -> Option<String> {
+        let Self { worker, known } = self;
+        let judged = || {
+            let verdict = worker.judge(case, worker.ctx);
+            let green = verdict.kind() == VerdictKind::Corroborated;
+            (!green).then(|| format!("{} without any fault: {}", case.info.id, told(&verdict)))
+        };
+        known.entry(case.info.id.clone()).or_insert_with(judged).clone()
     }
+}
+
+/// A verdict in one line.
+fn told(verdict: &Verdict) -> String {
+    format!("{}: {}", verdict.kind().name(), verdict.summary())
 }
 
 fn not_run(id: &str, note: &str) -> KillCell {
@@ -267,16 +289,22 @@ fn takes(fault: &Fault, case: &Planned, plain: &JudgeContext, planted: &JudgeCon
     }
 }
 
-/// What a verdict under a planted fault says of the gate.
-fn reading(fault: &Fault, case: &Planned, verdict: &Verdict) -> Kill {
+/// What a verdict under a planted fault of the subject says of the gate, in one line.
+fn reading(fault: &Fault, aim: &Aim, case: &Planned, verdict: &Verdict) -> (Kill, String) {
     let harness = fault.info.id.starts_with("harness/");
-    match verdict {
+    let summary = verdict.summary();
+    let kill = match verdict {
         Verdict::Falsified(evidence) => {
             let fell_apart = ["does not load", "cannot be opened", "does not parse"]
                 .iter()
                 .any(|words| evidence.summary.contains(words));
+            let broke = |name: &String| {
+                evidence.measures.iter().any(|measure| measure.name == *name && !measure.holds())
+            };
             if fell_apart && fault.info.loads && case.info.cell.backend.is_some() {
                 Kill::WrongReason
+            } else if let Some(name) = aim.by.as_ref().filter(|name| !broke(name)) {
+                return (Kill::WrongReason, format!("not by {name}: {summary}"));
             } else {
                 Kill::Killed
             }
@@ -286,7 +314,8 @@ fn reading(fault: &Fault, case: &Planned, verdict: &Verdict) -> Kill {
         Verdict::Broken { .. } => Kill::WrongReason,
         Verdict::Inconclusive(_) | Verdict::Skipped { .. } => Kill::NotRun,
         Verdict::Corroborated(_) | Verdict::Waived { .. } => Kill::Survived,
-    }
+    };
+    (kill, summary)
 }
 
 /// Blocking gates of `cases` that the matrix shows no kill for, in plan order.

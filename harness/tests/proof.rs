@@ -20,12 +20,15 @@ fn catalogue() -> Catalogue {
     Catalogue::from_directory(&root().join("contracts")).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Proves the gates of a carried suite whose cases `filter` selects, with a judge of the caller's.
-fn prove_with(
-    suite: &str,
-    filter: &str,
-    judge: &(dyn Fn(&Planned, &JudgeContext) -> Verdict + Sync),
-) -> (Vec<Planned>, KillMatrix) {
+/// The cases of a carried suite that `filter` selects, and what their judges share.
+struct Carried {
+    cases: Vec<Planned>,
+    ctx: JudgeContext,
+    /// Removed with the rest.
+    _work: tempfile::TempDir,
+}
+
+fn carried(suite: &str, filter: &str) -> Carried {
     let file = root().join("suites").join(suite).with_extension("yaml");
     let suite = suite::load_suite(&file, &catalogue());
     let suite = suite.unwrap_or_else(|error| panic!("{error}"));
@@ -38,8 +41,18 @@ fn prove_with(
     let mut ctx = JudgeContext::new(roots.fixtures, work.path().to_path_buf(), 1, Needs::probe());
     ctx.builds = expansion.builds;
     ctx.forms = expansion.forms;
-    let matrix = proof::prove(&cases, &ctx, judge, 2, &mut |_| true);
-    (cases, matrix)
+    Carried { cases, ctx, _work: work }
+}
+
+/// Proves the gates of a carried suite whose cases `filter` selects, with a judge of the caller's.
+fn prove_with(
+    suite: &str,
+    filter: &str,
+    judge: &(dyn Fn(&Planned, &JudgeContext) -> Verdict + Sync),
+) -> (Vec<Planned>, KillMatrix) {
+    let carried = carried(suite, filter);
+    let matrix = proof::prove(&carried.cases, &carried.ctx, judge, 2, &mut |_| true);
+    (carried.cases, matrix)
 }
 
 fn assert_proven(suite: &str, filter: &str, gates_at_least: usize) {
@@ -63,8 +76,8 @@ fn every_gate_names_a_fault_that_exists() {
     for contract in catalogue().contracts.values() {
         for gate in contract.gates.iter().filter(|gate| gate.severity != Severity::Info) {
             assert!(!gate.kills.is_empty(), "{}/{} kills nothing", contract.contract, gate.id);
-            for fault in &gate.kills {
-                assert!(library::by_id(fault).is_some(), "{fault} of {}", gate.id);
+            for aim in &gate.kills {
+                assert!(library::by_id(&aim.fault).is_some(), "{aim} of {}", gate.id);
             }
         }
     }
@@ -114,4 +127,34 @@ fn a_gate_that_is_red_under_nothing_is_found() {
     };
     let (_, matrix) = prove_with("default", "contract(=sampler)", &nervous);
     assert_eq!(matrix.red_under_no_op.len(), matrix.gates.len());
+}
+
+#[test]
+fn a_gate_that_was_not_green_says_why_it_was_not_proved() {
+    let red = |_: &Planned, _: &JudgeContext| {
+        let measure = Measure::judged("violations", 3.0, Limit::Exactly(0.0));
+        Evidence::new(1, "three things wrong").measure(measure).verdict()
+    };
+    let (_, matrix) = prove_with("default", "gate(=keeps-best)", &red);
+    let [cell] = &matrix.cells[..] else { panic!("{:?}", matrix.cells) };
+    assert_eq!(cell.kill, Kill::NotRun);
+    assert!(cell.note.contains("falsified: three things wrong"), "{}", cell.note);
+}
+
+#[test]
+fn a_gate_that_turns_red_by_another_measure_has_not_seen_the_fault() {
+    let elsewhere = |_: &Planned, ctx: &JudgeContext| {
+        let wrong = f64::from(u8::from(ctx.plant.as_ref().is_some_and(|p| p.sampler().is_some())));
+        let measure = |name, value| Measure::judged(name, value, Limit::Exactly(0.0));
+        let evidence = Evidence::new(1, "seen").measure(measure("aimed", 0.0));
+        evidence.measure(measure("elsewhere", wrong)).verdict()
+    };
+    let mut carried = carried("default", "gate(=keeps-best)");
+    let mut gate = (*carried.cases[0].gate).clone();
+    for (by, kill) in [("aimed", Kill::WrongReason), ("elsewhere", Kill::Killed)] {
+        gate.kills[0].by = Some(by.to_owned());
+        carried.cases[0].gate = gate.clone().into();
+        let matrix = proof::prove(&carried.cases, &carried.ctx, &elsewhere, 1, &mut |_| true);
+        assert_eq!(matrix.cells[0].kill, kill, "{}", matrix.cells[0].note);
+    }
 }

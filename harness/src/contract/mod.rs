@@ -3,6 +3,7 @@
 //! A contract is a YAML file of gates. Everything in it is typed at load: [`load`] turns text into a [`Contract`] or into
 //! a [`load::CatalogueError`] with file, line, column and path. Nothing here judges anything.
 
+pub mod aim;
 mod catalogue;
 pub mod check;
 pub mod load;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use aim::Aim;
 pub use catalogue::Catalogue;
 pub use check::{Check, Scope};
 pub use load::{CatalogueError, load_contract, load_waivers};
@@ -82,7 +84,7 @@ pub struct Gate {
     pub check: Check,
     /// Planted faults this gate must catch.
     #[serde(default)]
-    pub kills: Vec<String>,
+    pub kills: Vec<Aim>,
 }
 
 /// How long a gate takes.

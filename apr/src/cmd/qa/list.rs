@@ -101,7 +101,7 @@ fn gates(cases: &[Planned]) -> Vec<ListedGate> {
                 refs: gate.refs.clone(),
                 needs: gate.needs.clone(),
                 tags: gate.tags.clone(),
-                kills: gate.kills.clone(),
+                kills: gate.kills.iter().map(ToString::to_string).collect(),
                 cases: 0,
                 required: 0,
             });
