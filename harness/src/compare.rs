@@ -124,16 +124,6 @@ pub fn lead(values: &[f32]) -> Option<(usize, f64)> {
     (values.len() > 1).then(|| (index, f64::from(top) - f64::from(second)))
 }
 
-/// The middle value; NaN for none. Even counts take the lower middle, so that the result is a measured value.
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len => sorted[(len - 1) / 2],
-    }
-}
-
 /// Where a row stands, for the report of the worst one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowPlace {
@@ -182,7 +172,6 @@ pub struct Tally {
     /// Worst NMSE of each bin of [`POSITION_BINS`]; `None` without rows.
     pub by_position: [Option<f64>; POSITION_BINS.len()],
     kl: Vec<f64>,
-    row_max_abs: Vec<f64>,
     argmax: Vec<Argmax>,
     shape_mismatches: Vec<String>,
     fault: Option<HarnessFault>,
@@ -237,7 +226,6 @@ impl Tally {
         self.by_position[bin] = Some(seen.max(error.nmse));
         self.max_abs = self.max_abs.max(error.max_abs);
         self.cosine = self.cosine.min(error.cosine);
-        self.row_max_abs.push(error.max_abs);
         if error.nmse > self.nmse_worst.0 || self.rows == 1 {
             self.nmse_worst = (error.nmse, place);
         }
@@ -290,26 +278,16 @@ impl Tally {
         self.kl.iter().copied().reduce(f64::max)
     }
 
-    /// What the rows' largest differences usually are: their median. One broken row does not raise it.
-    pub fn noise(&self) -> f64 {
-        median(&self.row_max_abs)
-    }
-
-    /// Rows where another token is chosen although the reference leads by more than `factor` times the noise, and rows
-    /// where it leads by less (coin flips), each in words.
-    pub fn argmax_flips(&self, factor: f64) -> (Vec<String>, Vec<String>) {
-        let limit = factor * self.noise();
+    /// Rows where another token is chosen although the reference leads by more than `lead` logits, and rows where it leads
+    /// by less (coin flips), each in words.
+    pub fn argmax_flips(&self, lead: f64) -> (Vec<String>, Vec<String>) {
         let flips = self.argmax.iter().filter(|row| row.reference != row.tested);
-        let (wrong, coin): (Vec<_>, Vec<_>) = flips.partition(|row| row.lead > limit);
+        let (wrong, coin): (Vec<_>, Vec<_>) = flips.partition(|row| row.lead > lead);
         let words = |rows: Vec<&Argmax>| {
             let line = |row: &&Argmax| {
                 format!(
-                    "{}: token {} instead of {}, lead {:.3e}, noise {:.3e}",
-                    row.place,
-                    row.tested,
-                    row.reference,
-                    row.lead,
-                    self.noise()
+                    "{}: token {} instead of {}, lead {:.3e}",
+                    row.place, row.tested, row.reference, row.lead
                 )
             };
             rows.iter().map(line).collect()
@@ -435,11 +413,11 @@ mod tests {
     }
 
     #[test]
-    fn a_flip_counts_only_where_the_lead_is_above_the_noise() {
+    fn a_flip_counts_only_where_the_lead_is_above_the_limit() {
         let quiet: (&[f32], &[f32]) = (&[1.0, 5.0, 0.0], &[1.0, 5.01, 0.0]);
         let flip: (&[f32], &[f32]) = (&[1.0, 5.0, 0.0], &[6.0, 5.0, 0.0]);
         let coin: (&[f32], &[f32]) = (&[1.0, 1.001, 0.0], &[1.002, 1.001, 0.0]);
-        let (wrong, coins) = tally(&[quiet, quiet, quiet, flip, coin]).argmax_flips(4.0);
+        let (wrong, coins) = tally(&[quiet, flip, coin]).argmax_flips(0.01);
         assert_eq!((wrong.len(), coins.len()), (1, 1), "{wrong:?} {coins:?}");
     }
 

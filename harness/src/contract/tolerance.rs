@@ -121,10 +121,10 @@ pub struct Parity {
     /// Largest divergence of any row, in nats. Logits only.
     #[serde(default)]
     pub kl_max: Option<Positive>,
-    /// Both sides must choose the same token wherever the reference's lead over the runner-up is more than this many
-    /// times the noise: the median over all rows of the largest difference in a row. Logits only.
+    /// Both sides must choose the same token wherever the reference leads the runner-up by more than this many logits:
+    /// more than rounding was ever seen to turn. Logits only.
     #[serde(default)]
-    pub argmax_above: Option<Positive>,
+    pub argmax_lead: Option<Positive>,
     /// Why these bounds.
     pub why: Why,
 }
@@ -132,6 +132,6 @@ pub struct Parity {
 impl Parity {
     /// Whether a bound is given that only exists for logits.
     pub const fn wants_logits(&self) -> bool {
-        self.kl_mean.is_some() || self.kl_max.is_some() || self.argmax_above.is_some()
+        self.kl_mean.is_some() || self.kl_max.is_some() || self.argmax_lead.is_some()
     }
 }

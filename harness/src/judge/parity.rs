@@ -83,8 +83,8 @@ fn optional(mut evidence: Evidence, tally: &Tally, bounds: &Parity) -> Evidence 
         evidence = evidence
             .measure(Measure::judged("kl-max", found, Limit::AtMost(limit.get())).unit("nat"));
     }
-    if let Some(factor) = bounds.argmax_above {
-        let (wrong, coins) = tally.argmax_flips(factor.get());
+    if let Some(lead) = bounds.argmax_lead {
+        let (wrong, coins) = tally.argmax_flips(lead.get());
         evidence = evidence
             .measure(Measure::judged("argmax-flips", wrong.len() as f64, Limit::Exactly(0.0)))
             .measure(Measure::noted("argmax-coin-flips", coins.len() as f64));

@@ -302,4 +302,10 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         &["FI-62"],
         EngineFault::TokenLost,
     ),
+    defect(
+        "engine/best-yields",
+        "the two best logits are exchanged where they are near",
+        &["FI-126", "FI-66"],
+        EngineFault::BestYields,
+    ),
 ];

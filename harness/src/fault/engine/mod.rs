@@ -123,6 +123,8 @@ pub enum EngineFault {
     FeedForwardBypassed,
     /// The last of several tokens is lost.
     TokenLost,
+    /// The two best logits of a row are exchanged where they are near each other.
+    BestYields,
 }
 
 impl EngineFault {
@@ -170,7 +172,8 @@ impl EngineFault {
             | Self::LogitsOneHot
             | Self::LogitsScrambled
             | Self::StopAfterOne
-            | Self::EndNever => Op::Logits,
+            | Self::EndNever
+            | Self::BestYields => Op::Logits,
         })
     }
 
