@@ -23,7 +23,7 @@ const SUITES: &[(&str, &str)] = &[
     ("pygmy", "!check(throughput)"),
     (
         "default",
-        "!check(throughput) & !check(cli) & !check(hostile) & (backend(=simd) | !backend(*))",
+        "!check(throughput) & !check(cli) & !check(convert-run) & (backend(=simd) | !backend(*))",
     ),
 ];
 

@@ -17,7 +17,7 @@ use crate::case::{CaseInfo, ModelRef};
 use crate::contract::Gate;
 use crate::judge::{self, JudgeContext, Planned};
 use crate::score::EXIT_BROKEN;
-use crate::subject::{CommandOutput, run_command};
+use crate::subject::{Call, CommandOutput, run_call};
 use crate::suite::Build;
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
@@ -84,7 +84,8 @@ pub fn judge_in_child(
         Err(error) => return Verdict::broken(format!("the case cannot be sent: {error}")),
     };
     let program = &isolation.program;
-    match run_command(program, &isolation.args, &wire, Path::new("."), limit) {
+    let call = Call { stdin: wire, ..Call::new(isolation.args.clone(), Path::new("."), limit) };
+    match run_call(program, &call) {
         Ok(output) => read_answer(&output, limit),
         Err(error) => Verdict::broken(format!("{}: {error}", program.display())),
     }

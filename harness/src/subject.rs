@@ -3,4 +3,4 @@
 mod command;
 
 pub use apr_engine::model::{Lm, LogitRows, Want};
-pub use command::{CommandOutput, Limits, run_command, run_limited};
+pub use command::{Call, CommandOutput, Limits, run_call};

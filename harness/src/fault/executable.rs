@@ -1,16 +1,17 @@
 //! Faults of the executable as its caller sees it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::library::{Fault, info};
 use super::{FaultInfo, Plant};
-use crate::subject::CommandOutput;
+use crate::subject::{Call, CommandOutput};
 
 /// A fault of the executable as its caller sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Executable {
     info: FaultInfo,
-    args: fn(&mut Vec<String>),
+    call: fn(&mut Call),
     output: fn(&mut CommandOutput),
 }
 
@@ -19,8 +20,8 @@ impl Plant for Executable {
         self.info.id
     }
 
-    fn mutate_args(&self, args: &mut Vec<String>) {
-        (self.args)(args);
+    fn mutate_call(&self, call: &mut Call) {
+        (self.call)(call);
     }
 
     fn mutate_output(&self, output: &mut CommandOutput) {
@@ -34,86 +35,105 @@ impl From<Executable> for Fault {
     }
 }
 
-const fn executable(
+/// A program that does something else than it says.
+const fn output(
     id: &'static str,
     what: &'static str,
     incidents: &'static [&'static str],
-    args: fn(&mut Vec<String>),
     output: fn(&mut CommandOutput),
 ) -> Executable {
-    Executable { info: info(id, what, incidents), args, output }
+    Executable { info: info(id, what, incidents), call: |_| {}, output }
 }
+
+/// A program that hears something else than it is told.
+const fn call(
+    id: &'static str,
+    what: &'static str,
+    incidents: &'static [&'static str],
+    call: fn(&mut Call),
+) -> Executable {
+    Executable { info: info(id, what, incidents), call, output: |_| {} }
+}
+
+/// What a program that takes too much memory leaves of its limit: too little to begin with.
+const LEFT_BYTES: u64 = 512 << 10;
 
 /// Every fault of the executable.
 pub(super) const ALL: &[Executable] = &[
-    executable(
-        "cli/exit-zero",
-        "every call succeeds",
-        &["FI-97"],
-        |_| {},
-        |output| output.code = Some(0),
-    ),
-    executable(
+    output("cli/exit-zero", "every call succeeds", &["FI-97"], |output| output.code = Some(0)),
+    output("cli/exit-one", "every call fails", &["FI-105"], |output| output.code = Some(1)),
+    output(
         "cli/exit-zero-garbage",
         "the answer holds a 4 inside another number",
         &["FI-106"],
-        |_| {},
         |output| {
             output.code = Some(0);
             output.stdout = b"14 41\n".to_vec();
         },
     ),
-    executable(
-        "cli/silent",
-        "nothing is printed",
-        &["FI-53"],
-        |_| {},
-        |output| {
-            output.stdout.clear();
-            output.stderr.clear();
-        },
-    ),
-    executable(
-        "cli/noise",
-        "debug lines are printed",
-        &["FI-132"],
-        |_| {},
-        |output| {
-            output.stdout.splice(0..0, *b"[DEBUG] layer 0 took 3 ms\n");
-            output.stderr.splice(0..0, *b"[DEBUG] layer 0 took 3 ms\n");
-        },
-    ),
-    executable(
-        "cli/json-broken",
-        "JSON is cut off",
-        &["FI-128"],
-        |_| {},
-        |output| {
-            let half = output.stdout.len() / 2;
-            output.stdout.truncate(half);
-        },
-    ),
-    executable(
-        "cli/panic",
-        "the program panics",
-        &["FI-136"],
-        |_| {},
-        |output| {
-            output.code = Some(101);
-            output.stderr = b"thread 'main' panicked at src/main.rs:1:1".to_vec();
-        },
-    ),
-    executable(
-        "cli/limit-dropped",
-        "numeric limits are ignored",
-        &["FI-95"],
-        |args| {
-            for name in ["-n", "--context"] {
-                if let Some(place) = args.iter().position(|arg| arg == name) {
-                    args.drain(place..(place + 2).min(args.len()));
-                }
+    output("cli/silent", "nothing is printed", &["FI-53"], |output| {
+        output.stdout.clear();
+        output.stderr.clear();
+    }),
+    output("cli/noise", "debug lines are printed", &["FI-132"], |output| {
+        output.stdout.splice(0..0, *b"[DEBUG] layer 0 took 3 ms\n");
+        output.stderr.splice(0..0, *b"[DEBUG] layer 0 took 3 ms\n");
+    }),
+    output("cli/chatter", "progress is printed on standard error", &["FI-132"], |output| {
+        output.stderr.splice(0..0, *b"loading...\n");
+    }),
+    output("cli/streams-swapped", "results go to standard error", &["FI-132"], |output| {
+        std::mem::swap(&mut output.stdout, &mut output.stderr);
+    }),
+    output("cli/error-vague", "errors do not say what is wrong", &["FI-129"], |output| {
+        output.stderr = b"error: something went wrong\n".to_vec();
+    }),
+    output("cli/json-broken", "JSON is cut off", &["FI-128"], |output| {
+        let half = output.stdout.len() / 2;
+        output.stdout.truncate(half);
+    }),
+    output("cli/json-empty", "the JSON value has no field", &["FI-128"], |output| {
+        output.stdout = b"{}\n".to_vec();
+    }),
+    output("cli/json-trailing", "a line follows the JSON value", &["FI-132"], |output| {
+        output.stdout.extend(b"done in 3 ms\n");
+    }),
+    output("cli/panic", "the program panics", &["FI-136"], |output| {
+        output.code = Some(101);
+        output.stderr = b"thread 'main' panicked at src/main.rs:1:1".to_vec();
+    }),
+    output("cli/slow", "every call computes a second longer", &["FI-137"], |output| {
+        let longer = output.cost() + Duration::from_secs(1);
+        output.cpu = Some(longer);
+    }),
+    call("cli/hungry", "memory is taken before anything is read", &["FI-85"], |call| {
+        call.limits.memory = call.limits.memory.map(|limit| limit.min(LEFT_BYTES));
+    }),
+    call("cli/interrupt-lost", "an interrupt is not heard", &["FI-133"], |call| {
+        call.interrupt = false;
+    }),
+    call("cli/input-lost", "standard input is not read", &["FI-122"], |call| call.stdin.clear()),
+    call("cli/raw-dropped", "raw text is put into the chat template", &["FI-95"], |call| {
+        call.args.retain(|arg| arg != "--raw");
+    }),
+    call("cli/verbose-dropped", "nothing is told of the run", &["FI-95"], |call| {
+        call.args.retain(|arg| arg != "--verbose");
+    }),
+    call("cli/backend-ignored", "another backend computes than was named", &["FI-131"], |call| {
+        let names = call.args.iter_mut().skip_while(|arg| *arg != "--backend").skip(1);
+        for name in names.take(1) {
+            let other = if name == "scalar" { "simd" } else { "scalar" };
+            other.clone_into(name);
+        }
+    }),
+    call("cli/value-replaced", "a value out of range is replaced", &["FI-95"], |call| {
+        call.args.retain(|arg| !arg.starts_with("--temperature=-"));
+    }),
+    call("cli/limit-dropped", "numeric limits are ignored", &["FI-95"], |call| {
+        for name in ["-n", "--context"] {
+            if let Some(place) = call.args.iter().position(|arg| arg == name) {
+                call.args.drain(place..(place + 2).min(call.args.len()));
             }
-        },
-        |_| {},
-    ),
+        }
+    }),
 ];

@@ -22,7 +22,7 @@ use apr_engine::probe::Op;
 
 use crate::case::ModelRef;
 use crate::judge::BackendSpec;
-use crate::subject::{CommandOutput, Lm};
+use crate::subject::{Call, CommandOutput, Lm};
 
 /// The seams at which a defect can be interposed. Each default leaves its seam as it is.
 pub trait Plant: Send + Sync + fmt::Debug {
@@ -53,9 +53,9 @@ pub trait Plant: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Changes the arguments of a call of the `apr` executable.
-    fn mutate_args(&self, args: &mut Vec<String>) {
-        let _ = args;
+    /// Changes a call of the `apr` executable: what it is told and what it may take.
+    fn mutate_call(&self, call: &mut Call) {
+        let _ = call;
     }
 
     /// Changes what a call of the `apr` executable is seen to have done.

@@ -1,5 +1,6 @@
 //! `cli`: the executable does what its command line promises.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::Planned;
 use super::context::{JudgeContext, Look};
 use super::pattern::Pattern;
 use crate::contract::check::{Cli, CliExpect, JsonExpect, JsonTest};
-use crate::subject::CommandOutput;
+use crate::subject::{Call, CommandOutput};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// Characters of foreign output that a counterexample shows.
@@ -18,26 +19,54 @@ const SHOWN: usize = 400;
 /// Judges `check` on `case`.
 pub(super) fn judge(check: &Cli, case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
     let scratch = ctx.scratch(case)?;
-    let places = Places::new(case, ctx, &scratch)?;
-    let args: Vec<String> = check.args.iter().map(|arg| places.fill(arg)).collect();
-    let stdin = check.stdin.as_deref().unwrap_or_default().as_bytes();
-    let limit = Duration::from_secs(check.time_limit_s);
-    let output = ctx.run_apr(&args, stdin, &scratch, limit)?;
-    let (count, wrong) = look(&check.expect, &output, &places);
-    let summary = match wrong.first() {
-        None => format!("all of {count} expectations of `apr {}`", args.join(" ")),
-        Some(first) => format!("{} of {count} expectations: {first}", wrong.len()),
-    };
-    let mut evidence = Evidence::new(count, summary)
-        .measure(Measure::judged("violations", wrong.len() as f64, Limit::Exactly(0.0)))
-        .measure(Measure::noted("wall", output.waited.as_secs_f64()).unit("s"));
-    if !wrong.is_empty() {
-        evidence.details.clone_from(&wrong);
-        evidence.details.push(format!("command: apr {}", args.join(" ")));
-        evidence.details.push(format!("stdout: {}", shown(&output.stdout_text())));
-        evidence.details.push(format!("stderr: {}", shown(&output.stderr_text())));
+    let eyes = Eyes { expect: &check.expect, places: Places::new(case, ctx, &scratch)? };
+    let args: Vec<String> = check.args.iter().map(|arg| eyes.places.fill(arg)).collect();
+    let command = format!("apr {}", args.join(" "));
+    let mut call = Call::new(args, &scratch, Duration::from_secs(check.time_limit_s));
+    call.stdin = check.stdin.clone().unwrap_or_default().into_bytes();
+    call.interrupt = check.interrupt;
+    let output = ctx.run_apr(call)?;
+    Ok(eyes.look(&output).verdict(&command, &output))
+}
+
+/// What was looked at, and what does not hold.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Expectations.
+    count: u64,
+    /// What was looked at → how many of its expectations fail.
+    failures: BTreeMap<&'static str, u64>,
+    /// Each failure in words.
+    wrong: Vec<String>,
+}
+
+impl Seen {
+    /// One expectation of `what`, and how it fails if it does.
+    fn expect(&mut self, what: &'static str, failure: Option<String>) {
+        self.count += 1;
+        *self.failures.entry(what).or_default() += u64::from(failure.is_some());
+        self.wrong.extend(failure);
     }
-    Ok(evidence.verdict())
+
+    fn verdict(self, command: &str, output: &CommandOutput) -> Verdict {
+        let summary = match self.wrong.first() {
+            None => format!("all of {} expectations of `{command}`", self.count),
+            Some(first) => format!("{} of {} expectations: {first}", self.wrong.len(), self.count),
+        };
+        let mut evidence = Evidence::new(self.count, summary);
+        for (what, failures) in &self.failures {
+            evidence =
+                evidence.measure(Measure::judged(*what, *failures as f64, Limit::Exactly(0.0)));
+        }
+        evidence = evidence.measure(Measure::noted("wall", output.waited.as_secs_f64()).unit("s"));
+        if !self.wrong.is_empty() {
+            evidence.details = self.wrong;
+            evidence.details.push(format!("command: {command}"));
+            evidence.details.push(format!("stdout: {}", shown(&output.stdout_text())));
+            evidence.details.push(format!("stderr: {}", shown(&output.stderr_text())));
+        }
+        evidence.verdict()
+    }
 }
 
 fn shown(text: &str) -> String {
@@ -77,54 +106,73 @@ fn absolute(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// How many expectations there are, and which fail.
-fn look(expect: &CliExpect, output: &CommandOutput, places: &Places) -> (u64, Vec<String>) {
-    let mut wrong = Vec::new();
-    let mut count = 1;
-    if output.code != Some(expect.exit) {
-        wrong.push(format!("{} instead of exit code {}", output.ending(), expect.exit));
+/// Expectations with everything that is needed to hold an output against them.
+struct Eyes<'a> {
+    expect: &'a CliExpect,
+    places: Places,
+}
+
+impl Eyes<'_> {
+    fn look(&self, output: &CommandOutput) -> Seen {
+        let mut seen = Seen::default();
+        let exit = self.expect.exit;
+        let other = format!("{} instead of exit code {exit}", output.ending());
+        seen.expect("exit-code", (output.code != Some(exit)).then_some(other));
+        let (stdout, stderr) = (output.stdout_text(), output.stderr_text());
+        let panic = stderr.contains("panicked at").then(|| "a panic on standard error".to_owned());
+        seen.expect("panics", panic);
+        self.patterns(&mut seen, "stdout", &stdout, &self.expect.stdout, true);
+        self.patterns(&mut seen, "stdout", &stdout, &self.expect.stdout_not, false);
+        self.patterns(&mut seen, "stderr", &stderr, &self.expect.stderr, true);
+        self.patterns(&mut seen, "stderr", &stderr, &self.expect.stderr_not, false);
+        self.json(&mut seen, &stdout);
+        for file in &self.expect.files {
+            let path = PathBuf::from(self.places.fill(file));
+            let there = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0);
+            let missing = format!("{} is missing or empty", path.display());
+            seen.expect("files", (!there).then_some(missing));
+        }
+        seen
     }
-    let (stdout, stderr) = (output.stdout_text(), output.stderr_text());
-    count += 1;
-    if stderr.contains("panicked at") {
-        wrong.push("a panic on standard error".into());
-    }
-    let patterns = [
-        ("standard output", &stdout, &expect.stdout, true),
-        ("standard output", &stdout, &expect.stdout_not, false),
-        ("standard error", &stderr, &expect.stderr, true),
-        ("standard error", &stderr, &expect.stderr_not, false),
-    ];
-    for (stream, text, list, wanted) in patterns {
-        for pattern in list {
-            count += 1;
-            match Pattern::new(&places.fill(pattern)) {
-                Ok(pattern) if pattern.is_in(text) == wanted => {}
+
+    fn patterns(
+        &self,
+        seen: &mut Seen,
+        stream: &'static str,
+        text: &str,
+        patterns: &[String],
+        wanted: bool,
+    ) {
+        for pattern in patterns {
+            let failure = match Pattern::new(&self.places.fill(pattern)) {
+                Ok(pattern) if pattern.is_in(text) == wanted => None,
                 Ok(pattern) => {
                     let has = if wanted { "has no" } else { "has" };
-                    wrong.push(format!("{stream} {has} {:?}", pattern.source()));
+                    Some(format!("{stream} {has} {:?}", pattern.source()))
                 }
-                Err(error) => wrong.push(error),
-            }
+                Err(error) => Some(error),
+            };
+            seen.expect(stream, failure);
         }
     }
-    if !expect.json.is_empty() {
-        count += expect.json.len() as u64;
-        match serde_json::from_str::<Value>(&stdout) {
+
+    /// Standard output as one JSON value.
+    fn json(&self, seen: &mut Seen, stdout: &str) {
+        if self.expect.json.is_empty() {
+            return;
+        }
+        match serde_json::from_str::<Value>(stdout) {
             Ok(value) => {
-                wrong.extend(expect.json.iter().filter_map(|test| mismatch(test, &value, places)));
+                for test in &self.expect.json {
+                    seen.expect("json", mismatch(test, &value, &self.places));
+                }
             }
-            Err(error) => wrong.push(format!("standard output is not one JSON value: {error}")),
+            Err(error) => {
+                let failure = format!("standard output is not one JSON value: {error}");
+                seen.expect("json", Some(failure));
+            }
         }
     }
-    for file in &expect.files {
-        count += 1;
-        let path = PathBuf::from(places.fill(file));
-        if !std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0) {
-            wrong.push(format!("{} is missing or empty", path.display()));
-        }
-    }
-    (count, wrong)
 }
 
 /// How `value` misses `expect`, if it does.
@@ -168,7 +216,11 @@ mod tests {
     }
 
     fn wrong(yaml: &str, output: &CommandOutput) -> usize {
-        look(&expect(yaml), output, &nowhere()).1.len()
+        look(yaml, output).wrong.len()
+    }
+
+    fn look(yaml: &str, output: &CommandOutput) -> Seen {
+        Eyes { expect: &expect(yaml), places: nowhere() }.look(output)
     }
 
     #[test]
@@ -179,6 +231,18 @@ mod tests {
         let mut crashed = output(101, "");
         crashed.stderr = b"thread 'main' panicked at src/main.rs".to_vec();
         assert_eq!(wrong("{ exit: 101 }", &crashed), 1);
+    }
+
+    #[test]
+    fn each_stream_fails_by_its_own_measure() {
+        let yaml =
+            "{ exit: 0, stdout: [yes], stderr-not: [no], json: [{ at: /a, is: not-empty }] }";
+        let mut output = output(0, "{\"a\":\"yes\"}");
+        assert!(look(yaml, &output).wrong.is_empty());
+        output.stderr = b"no".to_vec();
+        let seen = look(yaml, &output);
+        let broken: Vec<_> = seen.failures.iter().filter(|(_, n)| **n > 0).collect();
+        assert_eq!(broken, [(&"stderr", &1)], "{seen:?}");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use apr_engine::Code;
 use apr_engine::backend::Device;
@@ -22,7 +21,7 @@ use crate::case::{Cell, ModelRef};
 use crate::compare::Tally;
 use crate::fault::{HarnessFault, Plant};
 use crate::need::Needs;
-use crate::subject::{CommandOutput, Limits, Lm, run_limited};
+use crate::subject::{Call, CommandOutput, Lm, run_call};
 use crate::suite::Build;
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
@@ -353,41 +352,19 @@ impl JudgeContext {
         planted.map_or(Cow::Borrowed(given), Cow::Owned)
     }
 
-    /// Calls the `apr` executable.
+    /// Makes a call of the `apr` executable.
     ///
     /// # Errors
     /// A skip without an executable; broken when it cannot be started.
-    pub fn run_apr(
-        &self,
-        args: &[String],
-        stdin: &[u8],
-        directory: &Path,
-        limit: Duration,
-    ) -> Look<CommandOutput> {
-        self.run_apr_limited(args, stdin, directory, Limits { time: limit, memory: None })
-    }
-
-    /// Calls the `apr` executable within limits.
-    ///
-    /// # Errors
-    /// As [`JudgeContext::run_apr`].
-    pub fn run_apr_limited(
-        &self,
-        args: &[String],
-        stdin: &[u8],
-        directory: &Path,
-        limits: Limits,
-    ) -> Look<CommandOutput> {
+    pub fn run_apr(&self, mut call: Call) -> Look<CommandOutput> {
         let apr = self
             .apr
             .as_ref()
             .ok_or_else(|| Box::new(Verdict::skipped("apr", "no executable to call")))?;
-        let mut args = args.to_vec();
         if let Some(plant) = &self.plant {
-            plant.mutate_args(&mut args);
+            plant.mutate_call(&mut call);
         }
-        let output = run_limited(apr, &args, stdin, directory, limits);
-        let mut output = output
+        let mut output = run_call(apr, &call)
             .map_err(|error| Box::new(Verdict::broken(format!("{}: {error}", apr.display()))))?;
         if let Some(plant) = &self.plant {
             plant.mutate_output(&mut output);

@@ -15,6 +15,9 @@ pub struct Cli {
     /// Text for standard input; empty when absent.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Whether the call is interrupted, as Ctrl-C does it, as soon as it has printed something.
+    #[serde(default)]
+    pub interrupt: bool,
     /// What is expected.
     pub expect: CliExpect,
     /// Seconds after which the call counts as hung.
@@ -109,9 +112,9 @@ pub struct Hostile {
     pub rows: String,
     /// Fewest rows that must have been judged, so that a lost corpus is not a green gate.
     pub rows_at_least: usize,
-    /// Longest time one file may take, in milliseconds.
+    /// Most CPU time one file may take, in milliseconds; wall time where the system tells no other.
     pub time_limit_ms: u64,
-    /// Address space one file may take, in MiB.
+    /// Most private writable memory one file may take, in MiB. The file itself, which is mapped, is not in it.
     pub memory_limit_mib: u64,
 }
 
