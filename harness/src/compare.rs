@@ -192,11 +192,13 @@ impl Tally {
     /// Compares one row.
     pub fn add(&mut self, place: RowPlace, reference: &[f32], tested: &[f32]) {
         match self.fault {
-            None => self.add_row(place, reference, tested),
-            Some(HarnessFault::EmptyComparison | HarnessFault::UnparsedObservation) => {}
+            Some(HarnessFault::EmptyComparison) => {}
             Some(HarnessFault::SelfComparison) => self.add_row(place, reference, reference),
-            Some(HarnessFault::NanComparison) => {
-                self.add_row(place, reference, &vec![f32::NAN; tested.len()]);
+            Some(HarnessFault::NanPasses) => {
+                let known = tested.iter().zip(reference);
+                let known: Vec<f32> =
+                    known.map(|(t, r)| if t.is_finite() { *t } else { *r }).collect();
+                self.add_row(place, reference, &known);
             }
             Some(HarnessFault::ShiftedComparison) => {
                 let shifted = std::mem::replace(&mut self.previous, tested.to_vec());
@@ -204,6 +206,7 @@ impl Tally {
                     self.add_row(place, reference, &shifted);
                 }
             }
+            _ => self.add_row(place, reference, tested),
         }
     }
 

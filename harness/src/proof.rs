@@ -226,7 +226,7 @@ impl Worker<'_> {
                 continue;
             }
             tried += 1;
-            let (kill, note) = reading(fault, aim, case, &self.judge(case, &planted));
+            let (kill, note) = self.reading(fault, aim, case, &planted);
             if kill == Kill::Killed {
                 cell.kill = kill;
                 cell.first_red = Some(case.info.id.clone());
@@ -239,6 +239,36 @@ impl Worker<'_> {
             }
         }
         cell
+    }
+
+    /// What `case` makes of `fault`, and what was seen.
+    fn reading(
+        &self,
+        fault: &Fault,
+        aim: &Aim,
+        case: &Planned,
+        planted: &JudgeContext,
+    ) -> (Kill, String) {
+        let Some(hidden) = fault.plant.hidden() else {
+            return reading(fault, aim, case, &self.judge(case, planted));
+        };
+        // A defect of the harness must hide something that is seen without it.
+        let seen = self.judge(case, &self.ctx.planted(hidden));
+        if seen.kind() != VerdictKind::Falsified {
+            let note = format!("there is nothing to hide: {}", told(&seen));
+            return (Kill::NotRun, note);
+        }
+        let verdict = self.judge(case, planted);
+        let note = told(&verdict);
+        match verdict.kind() {
+            VerdictKind::Corroborated | VerdictKind::Waived => (Kill::Survived, note),
+            // A skip that nobody requires is passed over in silence.
+            VerdictKind::Skipped if !case.info.required => (Kill::Survived, note),
+            VerdictKind::Falsified => (Kill::WrongReason, format!("nothing was hidden: {note}")),
+            VerdictKind::Broken | VerdictKind::Skipped | VerdictKind::Inconclusive => {
+                (Kill::Killed, note)
+            }
+        }
     }
 }
 
@@ -291,7 +321,6 @@ fn takes(fault: &Fault, case: &Planned, plain: &JudgeContext, planted: &JudgeCon
 
 /// What a verdict under a planted fault of the subject says of the gate, in one line.
 fn reading(fault: &Fault, aim: &Aim, case: &Planned, verdict: &Verdict) -> (Kill, String) {
-    let harness = fault.info.id.starts_with("harness/");
     let summary = verdict.summary();
     let kill = match verdict {
         Verdict::Falsified(evidence) => {
@@ -309,8 +338,6 @@ fn reading(fault: &Fault, aim: &Aim, case: &Planned, verdict: &Verdict) -> (Kill
                 Kill::Killed
             }
         }
-        // A defect of the harness has done its worst when it makes a gate green; broken is the honest answer.
-        Verdict::Broken { .. } if harness => Kill::Killed,
         Verdict::Broken { .. } => Kill::WrongReason,
         Verdict::Inconclusive(_) | Verdict::Skipped { .. } => Kill::NotRun,
         Verdict::Corroborated(_) | Verdict::Waived { .. } => Kill::Survived,

@@ -256,6 +256,21 @@ impl Verdict {
         }
     }
 
+    /// The verdict, unless it is a corroboration that its own evidence does not support: then the judge is broken. What
+    /// returns verdicts may be wrong like anything else, so a green one is weighed once more before it counts.
+    #[must_use]
+    pub fn weighed(self) -> Self {
+        let Self::Corroborated(evidence) = self else { return self };
+        match evidence.clone().verdict() {
+            Self::Corroborated(_) => Self::Corroborated(evidence),
+            Self::Broken { error } => Self::broken(format!("corroborated although {error}")),
+            _ => {
+                let summary = &evidence.summary;
+                Self::broken(format!("corroborated although the evidence refutes it: {summary}"))
+            }
+        }
+    }
+
     /// One line for a person.
     pub fn summary(&self) -> String {
         match self {
@@ -298,6 +313,22 @@ mod tests {
                 Evidence::new(1, "one").measure(Measure::judged("error", f64::NAN, limit));
             assert_eq!(evidence.verdict().kind(), VerdictKind::Falsified);
         }
+    }
+
+    #[test]
+    fn a_corroboration_that_its_evidence_does_not_support_is_broken() {
+        let judged = |value| Measure::judged("error", value, Limit::AtMost(1.0));
+        let none = Evidence::new(0, "none").measure(judged(0.5));
+        let unjudged = Evidence::new(1, "one");
+        let refuted = Evidence::new(1, "one").measure(judged(2.0));
+        let nan = Evidence::new(1, "one").measure(judged(f64::NAN));
+        for evidence in [none, unjudged, refuted, nan] {
+            let weighed = Verdict::Corroborated(evidence.clone()).weighed();
+            assert_eq!(weighed.kind(), VerdictKind::Broken, "{evidence:?}");
+        }
+        let supported = Verdict::Corroborated(Evidence::new(1, "one").measure(judged(0.5)));
+        assert_eq!(supported.clone().weighed(), supported);
+        assert_eq!(Verdict::skipped("a", "b").weighed(), Verdict::skipped("a", "b"));
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! The proof that gates can go red, on the gates that cost little.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use apr_harness::contract::{Catalogue, Severity};
+use apr_harness::event::Provenance;
 use apr_harness::fault::library;
 use apr_harness::filter::Filter;
 use apr_harness::judge::{self, JudgeContext, Planned};
 use apr_harness::kill::{Kill, KillMatrix};
 use apr_harness::need::Needs;
 use apr_harness::proof;
+use apr_harness::runner::{self, RunOptions};
 use apr_harness::suite::{self, Roots};
-use apr_harness::verdict::{Evidence, Limit, Measure, Verdict};
+use apr_harness::verdict::{Evidence, Limit, Measure, Verdict, VerdictKind};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -127,6 +130,57 @@ fn a_gate_that_is_red_under_nothing_is_found() {
     };
     let (_, matrix) = prove_with("default", "contract(=sampler)", &nervous);
     assert_eq!(matrix.red_under_no_op.len(), matrix.gates.len());
+}
+
+/// What a run of one green gate says under `fault`: its exit code and the verdict.
+fn planted_run(carried: &Carried, fault: &str) -> (u8, VerdictKind, String) {
+    let plant = library::by_id(fault).unwrap_or_else(|| panic!("no fault {fault}")).plant;
+    let provenance = Provenance {
+        apr_version: String::new(),
+        binary_sha256: String::new(),
+        catalogue_sha256: String::new(),
+        parameters: Vec::new(),
+        models: BTreeMap::new(),
+        machine: BTreeMap::new(),
+        command: Vec::new(),
+        seed: 1,
+        started: "2026-01-01T00:00:00Z".into(),
+    };
+    let options = RunOptions::new("default", provenance);
+    let ctx = carried.ctx.planted(plant);
+    let record = runner::run(&carried.cases, &ctx, &mut [], options);
+    let [outcome] = &record.cases[..] else { panic!("{} cases", record.cases.len()) };
+    (record.exit_code, outcome.verdict.kind(), outcome.verdict.summary())
+}
+
+const SITES: &str = "gate(=sites-match-scalar) & form(=safetensors) & backend(=simd)";
+
+#[test]
+fn a_planted_fault_of_the_subject_ends_the_run_with_1() {
+    let (exit, kind, summary) = planted_run(&carried("default", SITES), "engine/layernorm");
+    assert_eq!((exit, kind), (1, VerdictKind::Falsified), "{summary}");
+}
+
+#[test]
+fn no_fault_of_the_harness_is_ever_green() {
+    let carried = carried("default", SITES);
+    let aims = carried.cases[0].gate.kills.iter().map(|aim| aim.fault.as_str());
+    for fault in aims.filter(|fault| fault.starts_with("harness/")) {
+        let (exit, kind, summary) = planted_run(&carried, fault);
+        assert_ne!(exit, 0, "{fault}: {summary}");
+        assert_ne!(kind, VerdictKind::Corroborated, "{fault}: {summary}");
+    }
+}
+
+#[test]
+fn the_harness_hides_what_its_faults_say_and_each_is_noticed() {
+    let (_, matrix) = prove_with("default", SITES, &judge::run);
+    let harness: Vec<_> =
+        matrix.cells.iter().filter(|cell| cell.fault.starts_with("harness/")).collect();
+    for cell in &harness {
+        assert_eq!(cell.kill, Kill::Killed, "{}: {}", cell.fault, cell.note);
+    }
+    assert_eq!(harness.len(), 6, "the seventh reads what a program prints");
 }
 
 #[test]

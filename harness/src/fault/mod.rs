@@ -15,6 +15,7 @@ mod surgery;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use apr_engine::generate::{GenerateOptions, Generation};
 use apr_engine::model::{LmOptions, Model};
@@ -115,21 +116,30 @@ pub trait Plant: Send + Sync + fmt::Debug {
     fn harness(&self) -> Option<HarnessFault> {
         None
     }
+
+    /// What a defect of the harness hides: the same fault with a harness that works. `None` for every other fault.
+    fn hidden(&self) -> Option<Arc<dyn Plant>> {
+        None
+    }
 }
 
 /// Defects of the harness itself: the classic ways in which a gate loses its power to go red.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HarnessFault {
-    /// Every comparison sees no rows.
+    /// Every comparison sees no rows, and every command no expectations.
     EmptyComparison,
     /// The tested side is replaced by the reference: everything matches.
     SelfComparison,
     /// The reference and the tested rows are compared one row apart.
     ShiftedComparison,
-    /// The tested side is replaced by NaN.
-    NanComparison,
-    /// An observation that cannot be parsed is replaced by an empty one.
-    UnparsedObservation,
+    /// Values that are not finite are left out of the comparison.
+    NanPasses,
+    /// An output that cannot be parsed is taken for one that says nothing.
+    UnparsedPasses,
+    /// What stops a judge before it could look is returned as a skip.
+    ErrorSkipped,
+    /// A falsification is returned as a corroboration.
+    FalsifiedSwallowed,
 }
 
 /// What a fault is, for lists and reports.

@@ -10,6 +10,7 @@ use super::Planned;
 use super::context::{JudgeContext, Look};
 use super::pattern::Pattern;
 use crate::contract::check::{Cli, CliExpect, JsonExpect, JsonTest};
+use crate::fault::HarnessFault;
 use crate::subject::{Call, CommandOutput};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
@@ -19,12 +20,19 @@ const SHOWN: usize = 400;
 /// Judges `check` on `case`.
 pub(super) fn judge(check: &Cli, case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
     let scratch = ctx.scratch(case)?;
-    let eyes = Eyes { expect: &check.expect, places: Places::new(case, ctx, &scratch)? };
+    let eyes = Eyes {
+        expect: &check.expect,
+        places: Places::new(case, ctx, &scratch)?,
+        fault: ctx.harness_fault(),
+    };
     let args: Vec<String> = check.args.iter().map(|arg| eyes.places.fill(arg)).collect();
     let command = format!("apr {}", args.join(" "));
     let mut call = Call::new(args, &scratch, Duration::from_secs(check.time_limit_s));
     call.stdin = check.stdin.clone().unwrap_or_default().into_bytes();
     call.interrupt = check.interrupt;
+    if let Some(blind) = eyes.blindness() {
+        return Ok(Verdict::broken(blind));
+    }
     let output = ctx.run_apr(call)?;
     Ok(eyes.look(&output).verdict(&command, &output))
 }
@@ -110,11 +118,16 @@ fn absolute(path: &Path) -> String {
 struct Eyes<'a> {
     expect: &'a CliExpect,
     places: Places,
+    /// A planted defect of these eyes.
+    fault: Option<HarnessFault>,
 }
 
 impl Eyes<'_> {
     fn look(&self, output: &CommandOutput) -> Seen {
         let mut seen = Seen::default();
+        if self.fault == Some(HarnessFault::EmptyComparison) {
+            return seen;
+        }
         let exit = self.expect.exit;
         let other = format!("{} instead of exit code {exit}", output.ending());
         seen.expect("exit-code", (output.code != Some(exit)).then_some(other));
@@ -167,11 +180,27 @@ impl Eyes<'_> {
                     seen.expect("json", mismatch(test, &value, &self.places));
                 }
             }
+            // Planted: what cannot be read is taken for nothing to be said.
+            Err(_) if self.fault == Some(HarnessFault::UnparsedPasses) => seen.expect("json", None),
             Err(error) => {
                 let failure = format!("standard output is not one JSON value: {error}");
                 seen.expect("json", Some(failure));
             }
         }
+    }
+
+    /// The positive control: a call that was killed after a torn line must fail what is expected. Eyes that do not see it
+    /// cannot clear anybody.
+    fn blindness(&self) -> Option<String> {
+        let torn = CommandOutput { stdout: b"{\"torn".to_vec(), ..CommandOutput::default() };
+        let seen = self.look(&torn);
+        let mut expected = vec!["exit-code"];
+        expected.extend((!self.expect.json.is_empty()).then_some("json"));
+        let caught = |what: &&str| seen.failures.get(what).is_some_and(|count| *count > 0);
+        let missed = expected.into_iter().find(|what| !caught(what));
+        missed.map(|what| {
+            format!("the judge is blind: a killed call with torn output has no wrong {what}")
+        })
     }
 }
 
@@ -216,11 +245,11 @@ mod tests {
     }
 
     fn wrong(yaml: &str, output: &CommandOutput) -> usize {
-        look(yaml, output).wrong.len()
+        look(yaml, None, output).wrong.len()
     }
 
-    fn look(yaml: &str, output: &CommandOutput) -> Seen {
-        Eyes { expect: &expect(yaml), places: nowhere() }.look(output)
+    fn look(yaml: &str, fault: Option<HarnessFault>, output: &CommandOutput) -> Seen {
+        Eyes { expect: &expect(yaml), places: nowhere(), fault }.look(output)
     }
 
     #[test]
@@ -238,11 +267,20 @@ mod tests {
         let yaml =
             "{ exit: 0, stdout: [yes], stderr-not: [no], json: [{ at: /a, is: not-empty }] }";
         let mut output = output(0, "{\"a\":\"yes\"}");
-        assert!(look(yaml, &output).wrong.is_empty());
+        assert!(look(yaml, None, &output).wrong.is_empty());
         output.stderr = b"no".to_vec();
-        let seen = look(yaml, &output);
+        let seen = look(yaml, None, &output);
         let broken: Vec<_> = seen.failures.iter().filter(|(_, n)| **n > 0).collect();
         assert_eq!(broken, [(&"stderr", &1)], "{seen:?}");
+    }
+
+    #[test]
+    fn eyes_that_see_nothing_or_read_nothing_are_blind() {
+        let expect = expect("{ exit: 0, json: [{ at: /a, is: not-empty }] }");
+        let blind = |fault| Eyes { expect: &expect, places: nowhere(), fault }.blindness();
+        assert_eq!(blind(None), None);
+        assert!(blind(Some(HarnessFault::EmptyComparison)).unwrap().contains("exit-code"));
+        assert!(blind(Some(HarnessFault::UnparsedPasses)).unwrap().contains("json"));
     }
 
     #[test]

@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use crate::case::CaseInfo;
 use crate::contract::{Check, Gate};
+use crate::fault::HarnessFault;
 use crate::verdict::Verdict;
 
 /// A case that is ready to run: what reports say of it, and the gate with its typed check.
@@ -63,7 +64,18 @@ pub fn run(case: &Planned, ctx: &JudgeContext) -> Verdict {
     {
         return Verdict::skipped(need, why);
     }
-    dispatch(case, ctx).unwrap_or_else(|verdict| *verdict)
+    let fault = ctx.harness_fault();
+    let verdict = match (dispatch(case, ctx), fault) {
+        (Ok(Verdict::Falsified(evidence)), Some(HarnessFault::FalsifiedSwallowed)) => {
+            Verdict::Corroborated(evidence)
+        }
+        (Err(verdict), Some(HarnessFault::ErrorSkipped)) => {
+            Verdict::skipped("model", verdict.summary())
+        }
+        (Ok(verdict), _) => verdict,
+        (Err(verdict), _) => *verdict,
+    };
+    verdict.weighed()
 }
 
 /// Sends a case to the judge of its check.

@@ -106,11 +106,16 @@ pub(super) fn blindness(ctx: &JudgeContext) -> Option<String> {
     }
     let expected = f64::from((CONTROL - 1.0) * (CONTROL - 1.0));
     let seen = control.nmse_worst.0;
-    let right = control.rows == 2 && (seen - expected).abs() < 1e-6;
-    (!right).then(|| {
-        format!(
+    if control.rows != 2 || (seen - expected).abs() >= 1e-6 {
+        return Some(format!(
             "the comparison is blind: a planted NMSE of {expected} was seen as {seen} over {} of 2 rows",
             control.rows
-        )
-    })
+        ));
+    }
+    let mut control = ctx.tally();
+    let place = RowPlace { label: "control".into(), position: 0 };
+    control.add(place, &reference, &[1.0, f32::NAN, 3.0, 0.5]);
+    let seen = control.nmse_worst.0;
+    (control.mask_mismatches != 1 || seen.is_finite())
+        .then(|| format!("the comparison is blind: a planted NaN was seen as an NMSE of {seen}"))
 }

@@ -243,7 +243,9 @@ impl<'a, 's> Run<'a, 's> {
         self.finish(index, outcome);
     }
 
-    fn finish(&mut self, index: usize, outcome: Outcome) {
+    fn finish(&mut self, index: usize, mut outcome: Outcome) {
+        // Children, journals and judges of the caller's are no more to be trusted than the judges at home.
+        outcome.verdict = outcome.verdict.weighed();
         if standing(&outcome, self.day()) == Standing::Red {
             self.red_seen.store(true, Ordering::Relaxed);
         }

@@ -56,7 +56,8 @@ pub(super) fn run(
     let jobs = options.jobs.unwrap_or_else(super::cores).max(1);
     let matrix = proof::prove(plan.cases(), &ctx, &judge::run, jobs, &mut progress);
     let blocking_unproven = proof::blocking_unproven(plan.cases(), &matrix);
-    let green = blocking_unproven.is_empty() && matrix.red_under_no_op.is_empty();
+    let lost = matrix.count(Kill::Survived) + matrix.count(Kill::WrongReason);
+    let green = blocking_unproven.is_empty() && matrix.red_under_no_op.is_empty() && lost == 0;
     if let Some(folder) = reports::folder(options, &plan.root)? {
         let proven = reports::Proven {
             catalogue_sha256: plan.expansion.catalogue_sha256.clone(),

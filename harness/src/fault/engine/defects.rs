@@ -308,4 +308,10 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         &["FI-126", "FI-66"],
         EngineFault::BestYields,
     ),
+    defect(
+        "engine/nan-reported",
+        "a trace shows a NaN where a number was computed",
+        &["FI-21", "FI-128"],
+        EngineFault::NanReported,
+    ),
 ];

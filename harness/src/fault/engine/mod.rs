@@ -9,7 +9,7 @@ mod spoil;
 use apr_engine::backend::Scalar;
 use apr_engine::backend::simd::{Isa, Simd};
 use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Want};
-use apr_engine::probe::{Op, Probe};
+use apr_engine::probe::{Op, Probe, Site, Tap};
 use apr_engine::{Code, Error, Result};
 
 pub use self::backend::Faulty;
@@ -125,6 +125,8 @@ pub enum EngineFault {
     TokenLost,
     /// The two best logits of a row are exchanged where they are near each other.
     BestYields,
+    /// Probes are shown a NaN where the engine computed a number.
+    NanReported,
 }
 
 impl EngineFault {
@@ -136,7 +138,8 @@ impl EngineFault {
             | Self::Slow
             | Self::ResetIgnored
             | Self::ContextCut
-            | Self::TokenLost => return None,
+            | Self::TokenLost
+            | Self::NanReported => return None,
             Self::EmbeddingConstant => Op::Embed,
             Self::LayerNorm | Self::RmsEps => Op::AttnNorm,
             Self::QkvBiasDropped | Self::ColumnMajor => Op::Q,
@@ -282,7 +285,29 @@ impl Lm for FaultyLm {
             (EngineFault::TokenLost, [kept @ .., _]) if !kept.is_empty() => {
                 self.inner.forward(kept, want, probe)
             }
+            (EngineFault::NanReported, _) => self.inner.forward(tokens, want, &mut NanProbe(probe)),
             _ => self.inner.forward(tokens, want, probe),
         }
+    }
+}
+
+/// Shows the probe behind it a NaN at the first value of everything it wants.
+struct NanProbe<'a>(&'a mut dyn Probe);
+
+impl Probe for NanProbe<'_> {
+    fn wants(&self, site: Site) -> bool {
+        self.0.wants(site)
+    }
+
+    fn tap(&mut self, tap: Tap<'_>) {
+        let mut values = tap.values.to_vec();
+        if let Some(first) = values.first_mut() {
+            *first = f32::NAN;
+        }
+        self.0.tap(Tap { values: &values, ..tap });
+    }
+
+    fn replacement(&mut self, site: Site) -> Option<&[f32]> {
+        self.0.replacement(site)
     }
 }
