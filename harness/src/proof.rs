@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use crate::contract::{Aim, Severity};
+use crate::contract::{Aim, Check, Severity};
 use crate::fault::library::{self, Fault};
 use crate::judge::{JudgeContext, Planned};
 use crate::kill::{Kill, KillCell, KillMatrix};
@@ -309,7 +309,9 @@ fn not_run(id: &str, note: &str) -> KillCell {
 
 /// Whether planting `fault` changes anything for `case`: a file fault concerns only some formats.
 fn takes(fault: &Fault, case: &Planned, plain: &JudgeContext, planted: &JudgeContext) -> bool {
-    if !fault.info.id.starts_with("file/") {
+    // What is damaged there is a file that is only written while the case is judged.
+    let writes = matches!(case.gate.check, Check::ConvertRun(_));
+    if !fault.info.id.starts_with("file/") || writes {
         return true;
     }
     let Some(form) = &case.info.cell.model else { return false };

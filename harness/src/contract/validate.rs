@@ -130,6 +130,9 @@ fn parameters(check: &Check) -> Result<(), String> {
         }
         Check::QuantizeRoundtrip(round) if round.rows == 0 => Err("rows: 0 tries nothing".into()),
         Check::Cli(cli) => commands(cli),
+        Check::ConvertRun(run) if run.prompts.is_empty() || run.max_tokens == 0 => {
+            Err("without a prompt and a token to answer it with nothing is compared".into())
+        }
         Check::TensorQuality(super::check::TensorQuality::Spots { at }) if at.is_empty() => {
             Err("at: no spot is looked at".into())
         }
@@ -201,6 +204,8 @@ mod tests {
             "determinism: { of: greedy, runs: 1 }",
             "hostile: { rows-at-least: 0, time-limit-ms: 100, memory-limit-mib: 64 }",
             "cli: { args: [], expect: { exit: 0 } }",
+            "convert-run: { to: apr, prompts: [], max-tokens: 8 }",
+            "convert-run: { to: apr, prompts: [hello], max-tokens: 0 }",
             "tensor-quality: { spots: { at: [] } }",
             "stage: { invariant: { matches-oracle: { ops: [], nmse-plain: 1, nmse-blocks: 1, why: of no consequence here } } }",
             "stage: { invariant: { row-spread: { ops: [knee], at-least: 1, why: of no consequence here } } }",

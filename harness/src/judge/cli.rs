@@ -109,7 +109,7 @@ impl Places {
 }
 
 /// The command runs in another directory, so relative paths would not survive.
-fn absolute(path: &Path) -> String {
+pub(super) fn absolute(path: &Path) -> String {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     path.to_string_lossy().into_owned()
 }

@@ -210,6 +210,25 @@ impl JudgeContext {
         }
     }
 
+    /// Plants a file fault in what the program itself wrote into `directory` from `form`.
+    ///
+    /// # Errors
+    /// Broken, when the files cannot be read or written.
+    pub(super) fn damage(&self, form: &ModelRef, directory: &Path) -> Look<()> {
+        let Some(plant) = &self.plant else { return Ok(()) };
+        let damaged = || -> std::io::Result<()> {
+            for file in files_in(directory)? {
+                let name = file.file_name().map(PathBuf::from).unwrap_or_default();
+                if let Some(bytes) = plant.mutate_file(form, &name, &std::fs::read(&file)?) {
+                    std::fs::write(&file, bytes)?;
+                }
+            }
+            Ok(())
+        };
+        damaged()
+            .map_err(|error| Box::new(Verdict::broken(format!("{}: {error}", directory.display()))))
+    }
+
     /// A copy of `form` with the plant's changes; the form itself when the plant changes nothing.
     fn mutated(&self, form: &ModelRef, plant: &dyn Plant) -> std::io::Result<PathBuf> {
         let directory = form.path.is_dir();

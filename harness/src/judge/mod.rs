@@ -10,6 +10,7 @@ mod certificate;
 mod chat;
 mod cli;
 mod context;
+mod convert_run;
 mod determinism;
 mod format_integrity;
 mod generation_limits;
@@ -99,6 +100,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::TokenIds(check) => tokens::ids(check, case, ctx),
         Check::ChatTemplate(check) => chat::judge(check, case, ctx),
         Check::Cli(check) => cli::judge(check, case, ctx),
+        Check::ConvertRun(check) => convert_run::judge(check, case, ctx),
         Check::Throughput(check) => throughput::judge(check, case, ctx),
         Check::Hostile(check) => hostile::judge(check, case, ctx),
     }

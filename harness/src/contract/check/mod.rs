@@ -23,7 +23,10 @@ pub use numbers::{
     Against, Class, Determinism, Invariant, LogitsClose, MatchesOracle, OpName, Oracle, Path,
     PathEqual, Repeated, RowSpread, Stage,
 };
-pub use outside::{Cli, CliExpect, Clock, Hostile, JsonExpect, JsonTest, Phase, Rival, Throughput};
+pub use outside::{
+    Cli, CliExpect, Clock, ConvertRun, Hostile, JsonExpect, JsonTest, Phase, Rival, Target,
+    Throughput,
+};
 pub use text::{ChatRule, ChatTemplate, IdSource, TokenIds, TokenizerRoundtrip};
 
 /// What is looked at.
@@ -62,6 +65,8 @@ pub enum Check {
     Sampler(Sampler),
     /// The executable does what its command line promises.
     Cli(Cli),
+    /// A converted model generates what its source generates.
+    ConvertRun(ConvertRun),
     /// Hostile files give their error, quickly and without a crash.
     Hostile(Hostile),
     /// Dequantised blocks equal an independent implementation's.
@@ -103,6 +108,7 @@ impl Check {
             Self::GenerationLimits(_) => "generation-limits",
             Self::Sampler(_) => "sampler",
             Self::Cli(_) => "cli",
+            Self::ConvertRun(_) => "convert-run",
             Self::Hostile(_) => "hostile",
             Self::DequantOracle(_) => "dequant-oracle",
             Self::QuantizeRoundtrip(_) => "quantize-roundtrip",
@@ -123,7 +129,8 @@ impl Check {
             | Self::TensorLayout(_)
             | Self::TokenizerRoundtrip(_)
             | Self::TokenIds(_)
-            | Self::ChatTemplate(_) => Scope::Form,
+            | Self::ChatTemplate(_)
+            | Self::ConvertRun(_) => Scope::Form,
             Self::Cli(cli) => cli.scope(),
             Self::Stage(_)
             | Self::LogitsClose(_)

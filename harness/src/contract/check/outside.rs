@@ -103,6 +103,44 @@ pub enum JsonTest {
     Absent,
 }
 
+/// Parameters of `convert-run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ConvertRun {
+    /// The format that is converted to.
+    pub to: Target,
+    /// What both models are asked, as a user would: through the chat template where the model has one.
+    pub prompts: Vec<String>,
+    /// Most tokens of an answer.
+    pub max_tokens: usize,
+    /// Seconds after which a call counts as hung.
+    #[serde(default = "time_limit")]
+    pub time_limit_s: u64,
+}
+
+/// A format that can be converted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// One file of weights, with what belongs to it beside it.
+    Safetensors,
+    /// One file.
+    Gguf,
+    /// One file.
+    Apr,
+}
+
+impl Target {
+    /// Name, which is also the extension of its files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Gguf => "gguf",
+            Self::Apr => "apr",
+        }
+    }
+}
+
 /// Parameters of `hostile`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
