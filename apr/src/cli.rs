@@ -255,7 +255,7 @@ pub(crate) struct QaOptions {
     /// Plant each named fault and demand that its gates turn red; write the kill matrix.
     #[arg(long)]
     pub(crate) prove: bool,
-    /// Plant one fault for the whole run (the run must turn red).
+    /// Plant one fault for the whole run, which must turn red; --filter 'kill(=FAULT)' runs only the gates that name it.
     #[arg(long, value_name = "FAULT", conflicts_with = "prove")]
     pub(crate) plant: Option<String>,
     /// A skip of a case with this need is red.

@@ -1,6 +1,6 @@
 //! The proof that gates can go red, on the gates that cost little.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use apr_harness::contract::{Catalogue, Severity};
@@ -181,6 +181,20 @@ fn the_harness_hides_what_its_faults_say_and_each_is_noticed() {
         assert_eq!(cell.kill, Kill::Killed, "{}: {}", cell.fault, cell.note);
     }
     assert_eq!(harness.len(), 6, "the seventh reads what a program prints");
+}
+
+#[test]
+fn every_fault_of_the_library_is_named_by_a_gate() {
+    let catalogue = catalogue();
+    let gates = catalogue.contracts.values().flat_map(|contract| &contract.gates);
+    let named: BTreeSet<String> =
+        gates.flat_map(|gate| &gate.kills).map(|aim| aim.fault.clone()).collect();
+    let idle: Vec<&str> = library::all()
+        .iter()
+        .map(|fault| fault.info.id)
+        .filter(|id| !named.contains(*id))
+        .collect();
+    assert_eq!(idle, Vec::<&str>::new());
 }
 
 #[test]
