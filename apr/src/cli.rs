@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Check a model file; list every violation.
     Validate(ValidateArgs),
+    /// Check the ten stages of the pipeline on a real forward pass, from tokenizer to sampler.
+    Check(CheckArgs),
     /// Show architecture, hyper-parameters, tokenizer and storage of a model.
     Inspect(ModelArg),
     /// List the tensors of a model.
@@ -170,6 +172,23 @@ pub(crate) struct ValidateArgs {
     /// Notes (missing footer, trailing bytes, gaps) are violations too.
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Plant one fault (the stage that it concerns must turn red).
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) plant: Option<String>,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 use apr_engine::backend::Device;
 use apr_engine::backend::simd::Isa;
+use apr_harness::judge::BackendSpec;
 
 use crate::cli::{BackendName, DeviceArgs};
 use crate::failure::Failure;
@@ -27,4 +28,14 @@ pub(crate) fn choose(args: &DeviceArgs) -> Result<Device, Failure> {
         BackendName::Simd => Device::Simd { isa, threads: args.threads },
         BackendName::Cuda => Device::Cuda(0),
     })
+}
+
+/// The same device as the harness names it.
+pub(crate) fn spec(device: &Device) -> BackendSpec {
+    let (backend, isa, threads) = match device {
+        Device::Scalar => ("scalar", None, None),
+        Device::Simd { isa, threads } => ("simd", isa.map(|isa| isa.name().to_owned()), *threads),
+        Device::Cuda(_) => ("cuda", None, None),
+    };
+    BackendSpec { backend: backend.to_owned(), isa, threads, reference: false }
 }

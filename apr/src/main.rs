@@ -55,6 +55,7 @@ fn dispatch(command: Command, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Report(args) => cmd::report::run(&args, terminal),
         Command::Case => cmd::qa::case(),
         Command::Validate(args) => cmd::validate::run(&args, terminal),
+        Command::Check(args) => cmd::check::run(&args, terminal, interrupt),
         Command::Convert(args) => cmd::convert::run(&args, terminal),
     }
 }
@@ -64,6 +65,7 @@ fn name(command: &Command) -> &'static str {
         Command::Qa(_) => "qa",
         Command::Run(_) => "run",
         Command::Validate(_) => "validate",
+        Command::Check(_) => "check",
         Command::Inspect(_) => "inspect",
         Command::Tensors(_) => "tensors",
         Command::Convert(_) => "convert",

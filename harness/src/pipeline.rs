@@ -11,8 +11,8 @@ use crate::case::ModelRef;
 use crate::contract::{Catalogue, Tier};
 use crate::event::Outcome;
 use crate::judge::{BackendSpec, Planned};
-use crate::suite::{ExpandError, Roots, Suite, Values, expand};
-use crate::verdict::{Measure, Verdict, VerdictKind};
+use crate::suite::{ExpandError, Expansion, Roots, Suite, Values, expand};
+use crate::verdict::{Limit, Measure, Verdict, VerdictKind};
 
 /// A stage of the pipeline, or one of the two looks at the whole of it.
 #[derive(
@@ -156,17 +156,26 @@ pub struct StageReport<'a> {
 }
 
 impl StageReport<'_> {
-    /// The figure to show: the worst of a failed gate, else the first that was held against a limit.
+    /// The figure to show: one of a failed gate, else one that was held against a limit; rather a size than a count.
     pub fn figure(&self) -> Option<&Measure> {
-        let failed = self.of_kind(VerdictKind::Falsified).find_map(judged);
-        failed.or_else(|| self.outcomes.iter().copied().find_map(judged))
+        let failed = || self.of_kind(VerdictKind::Falsified).flat_map(judged);
+        let all = || self.outcomes.iter().copied().flat_map(judged);
+        let failed = failed().find(|one| tells(one)).or_else(|| failed().next());
+        failed.or_else(|| all().find(|one| tells(one))).or_else(|| all().next())
     }
 
-    /// Why it is not passed: one line for each gate that was not corroborated.
-    pub fn reasons(&self) -> impl Iterator<Item = String> {
+    /// Why it is not passed: what each gate that was not corroborated saw, gates that saw the same together.
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
         let open = self.outcomes.iter();
-        let open = open.filter(|outcome| !matches!(outcome.verdict, Verdict::Corroborated(_)));
-        open.map(|outcome| format!("{}: {}", outcome.case.gate, outcome.verdict.summary()))
+        for outcome in open.filter(|outcome| !matches!(outcome.verdict, Verdict::Corroborated(_))) {
+            let why = outcome.verdict.summary();
+            match reasons.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, gates)) => gates.push(&outcome.case.gate),
+                None => reasons.push((why, vec![&outcome.case.gate])),
+            }
+        }
+        reasons.into_iter().map(|(why, gates)| format!("{}: {why}", gates.join(", "))).collect()
     }
 
     fn of_kind(&self, kind: VerdictKind) -> impl Iterator<Item = &Outcome> {
@@ -174,22 +183,27 @@ impl StageReport<'_> {
     }
 }
 
-/// The measure of an outcome that lost its limit, or the first that has one.
-fn judged(outcome: &Outcome) -> Option<&Measure> {
-    let measures = &outcome.verdict.evidence()?.measures;
-    let lost = measures.iter().find(|measure| !measure.holds());
-    lost.or_else(|| measures.iter().find(|measure| measure.limit.is_some()))
+/// The measures of an outcome that were held against a limit, those that lost it first.
+fn judged(outcome: &Outcome) -> impl Iterator<Item = &Measure> {
+    let measures = outcome.verdict.evidence().into_iter().flat_map(|seen| &seen.measures);
+    let (kept, lost) = (measures.clone().filter(|one| one.holds()), measures);
+    lost.filter(|one| !one.holds()).chain(kept.filter(|one| one.limit.is_some()))
 }
 
-/// The cases of every gate that speaks of a stage, on `form` and `backend`.
+/// Whether a measure is more than a count of violations.
+fn tells(measure: &Measure) -> bool {
+    !matches!(measure.limit, Some(Limit::Exactly(_)))
+}
+
+/// Every gate that speaks of a stage, on `form` and `backend`; each case is required.
 ///
 /// # Errors
 /// The filter of a gate that does not parse; a contract that waits for the value of a parameter.
-pub fn cases(
+pub fn expansion(
     catalogue: &Catalogue,
     form: &ModelRef,
     backend: &BackendSpec,
-) -> Result<Vec<Planned>, ExpandError> {
+) -> Result<Expansion, ExpandError> {
     let suite = Suite {
         suite: "check".into(),
         title: "The stages of the pipeline on one model.".into(),
@@ -206,9 +220,9 @@ pub fn cases(
         settings: Vec::new(),
     };
     let suite = suite.on_model(&form.model, &form.form, &form.path);
-    let mut cases = expand(&suite, catalogue, &Roots::default())?.cases;
-    cases.retain(|case| case.gate.stage.is_some());
-    Ok(cases)
+    let mut expansion = expand(&suite, catalogue, &Roots::default())?;
+    expansion.cases.retain(|case| case.gate.stage.is_some());
+    Ok(expansion)
 }
 
 /// Sums up a whole run of `cases`, whose outcomes stand in the same order: one report for each stage, also for those that

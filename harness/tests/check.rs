@@ -34,7 +34,7 @@ impl Check {
         let contracts = fixtures().join("../contracts");
         let catalogue = Catalogue::from_directory(&contracts).expect("contracts");
         let form = ModelRef { model: "model".into(), form: "form".into(), path };
-        let cases = pipeline::cases(&catalogue, &form, spec).expect("cases");
+        let cases = pipeline::expansion(&catalogue, &form, spec).expect("cases").cases;
         let work = tempfile::tempdir().expect("work");
         let ctx = JudgeContext::new(fixtures(), work.path().into(), 0, Needs::probe());
         Self { cases, ctx, _work: work }
@@ -62,7 +62,7 @@ fn on(backend: &str) -> BackendSpec {
 /// What is not passed, stage by stage, with its reasons.
 fn open(reports: &[StageReport<'_>]) -> BTreeMap<PipelineStage, Vec<String>> {
     let open = reports.iter().filter(|report| report.status != StageStatus::Passed);
-    open.map(|report| (report.stage, report.reasons().collect())).collect()
+    open.map(|report| (report.stage, report.reasons())).collect()
 }
 
 fn assert_healthy(path: &Path, backend: &str) {

@@ -19,6 +19,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("inspect", schema_for!(Envelope<cmd::inspect::InspectOutput>)),
         ("tensors", schema_for!(Envelope<cmd::tensors::TensorsOutput>)),
         ("validate", schema_for!(Envelope<cmd::validate::ValidateOutput>)),
+        ("check", schema_for!(Envelope<cmd::check::CheckOutput>)),
         ("explain", schema_for!(Envelope<cmd::explain::ExplainOutput>)),
     ]
 }

@@ -9,6 +9,7 @@ const COMMANDS: &[&[&str]] = &[
     &["qa", "schema"],
     &["run"],
     &["validate"],
+    &["check"],
     &["inspect"],
     &["tensors"],
     &["convert"],

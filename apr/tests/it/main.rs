@@ -1,5 +1,6 @@
 //! Integration tests of the `apr` program and of the workspace as a whole.
 
+mod check;
 mod errors;
 mod fixtures;
 mod help;

@@ -120,6 +120,7 @@ fn the_json_of_every_command_keeps_its_schema() {
         ("tensors", &["tensors", golden, "--json"]),
         ("explain", &["explain", "E0001", "--json"]),
         ("explain", &["explain", "--json"]),
+        ("check", &["check", golden, "--json"]),
         ("qa-list", &["qa", "list", "--suite", "pygmy", "--json"]),
         ("qa-prove", &["qa", "--prove", "--no-report", "--json", "-f", "gate(=greedy)"]),
         ("qa", &["qa", "--suite", "pygmy", "--no-report", "--json", "-f", "gate(=magic)"]),

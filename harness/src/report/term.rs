@@ -51,7 +51,7 @@ impl Default for Style {
 }
 
 #[derive(Clone, Copy)]
-enum Ink {
+pub(super) enum Ink {
     Green,
     Yellow,
     Red,
@@ -60,7 +60,7 @@ enum Ink {
 }
 
 impl Style {
-    fn paint(self, ink: Ink, text: &str) -> String {
+    pub(super) fn paint(self, ink: Ink, text: &str) -> String {
         if !self.colour {
             return text.to_owned();
         }

@@ -46,6 +46,11 @@ impl Root {
             .then(|| Self(path.to_path_buf()))
     }
 
+    /// All contracts.
+    pub(crate) fn catalogue(&self) -> Result<Catalogue, Failure> {
+        Catalogue::from_directory(&self.0.join("contracts")).map_err(Failure::usage)
+    }
+
     /// The carried fixtures.
     pub(crate) fn fixtures(&self) -> PathBuf {
         self.0.join("fixtures")
@@ -63,7 +68,7 @@ pub(crate) fn expand(
     options: &QaOptions,
     work: &Path,
 ) -> Result<(String, Expansion), Failure> {
-    let catalogue = Catalogue::from_directory(&root.0.join("contracts")).map_err(Failure::usage)?;
+    let catalogue = root.catalogue()?;
     let usual = if options.model.is_some() { SUITE_MODEL } else { SUITE_CARRIED };
     let name = options.suite.as_deref().unwrap_or(usual);
     let file = if Path::new(name).extension().is_some_and(|extension| extension == "yaml") {

@@ -3,21 +3,23 @@
 mod catalogue;
 mod list;
 mod prove;
-mod reports;
+pub(crate) mod reports;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apr_engine::backend::Device;
+use apr_harness::case::ModelRef;
 use apr_harness::contract::load;
 use apr_harness::event::{RunRecord, Sink};
 use apr_harness::fault::library;
 use apr_harness::filter::Filter;
 use apr_harness::isolate::{Isolation, Wire, answer};
 use apr_harness::journal::Journal;
-use apr_harness::judge::{JudgeContext, Planned};
+use apr_harness::judge::{BackendSpec, JudgeContext, Planned};
 use apr_harness::need::Needs;
+use apr_harness::pipeline;
 use apr_harness::provenance::{self, Origin};
 use apr_harness::runner::{self, RunOptions};
 use apr_harness::suite::Expansion;
@@ -61,7 +63,7 @@ fn schema(file: CatalogueFile, terminal: &Terminal) -> Result<u8, Failure> {
 }
 
 /// A plan, ready to run.
-struct Plan {
+pub(crate) struct Plan {
     root: Root,
     suite: String,
     expansion: Expansion,
@@ -71,10 +73,7 @@ struct Plan {
 impl Plan {
     fn new(options: &QaOptions) -> Result<Self, Failure> {
         let root = Root::find(options.root.as_deref())?;
-        let work = tempfile::Builder::new()
-            .prefix("apr-qa-")
-            .tempdir()
-            .map_err(|error| Failure::broken(format_args!("no scratch directory: {error}")))?;
+        let work = scratch()?;
         let (suite, mut expansion) = catalogue::expand(&root, options, work.path())?;
         if let Some(text) = &options.filter {
             let filter = Filter::parse(text)
@@ -98,15 +97,28 @@ impl Plan {
         Ok(Self { root, suite, expansion, work })
     }
 
-    fn cases(&self) -> &[Planned] {
+    /// The gates that speak of a stage of the pipeline, on one model and backend.
+    pub(crate) fn of_stages(
+        root: Option<&Path>,
+        form: &ModelRef,
+        backend: &BackendSpec,
+    ) -> Result<Self, Failure> {
+        let root = Root::find(root)?;
+        let catalogue = root.catalogue()?;
+        let expansion = pipeline::expansion(&catalogue, form, backend)
+            .map_err(|error| Failure::usage(format_args!("contracts: {error}")))?;
+        Ok(Self { root, suite: "check".to_owned(), expansion, work: scratch()? })
+    }
+
+    pub(crate) fn cases(&self) -> &[Planned] {
         &self.expansion.cases
     }
 
-    fn context(&self, options: &QaOptions) -> Result<JudgeContext, Failure> {
-        let mut ctx = context(self.root.fixtures(), self.work.path(), options.seed);
+    pub(crate) fn context(&self, seed: u64, plant: Option<&str>) -> Result<JudgeContext, Failure> {
+        let mut ctx = context(self.root.fixtures(), self.work.path(), seed);
         ctx.builds = self.expansion.builds.clone();
         ctx.forms.clone_from(&self.expansion.forms);
-        match &options.plant {
+        match plant {
             Some(id) => {
                 let fault = library::by_id(id).ok_or_else(|| {
                     Failure::usage(format_args!("--plant: no fault is called {id}"))
@@ -117,7 +129,7 @@ impl Plan {
         }
     }
 
-    fn provenance(&self, options: &QaOptions) -> Result<apr_harness::event::Provenance, Failure> {
+    pub(crate) fn provenance(&self, seed: u64) -> Result<apr_harness::event::Provenance, Failure> {
         let mut models = BTreeMap::new();
         for form in &self.expansion.forms {
             if form.path.exists() {
@@ -131,10 +143,15 @@ impl Plan {
             parameters: self.expansion.parameters.clone(),
             models,
             command: std::env::args().collect(),
-            seed: options.seed,
+            seed,
         };
         provenance::gather(&origin).map_err(|error| Failure::broken(format_args!("{error}")))
     }
+}
+
+fn scratch() -> Result<tempfile::TempDir, Failure> {
+    let made = tempfile::Builder::new().prefix("apr-qa-").tempdir();
+    made.map_err(|error| Failure::broken(format_args!("no scratch directory: {error}")))
 }
 
 /// What every judge of this process shares.
@@ -173,8 +190,8 @@ fn executable() -> Option<PathBuf> {
 
 fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
     let plan = Plan::new(options)?;
-    let ctx = plan.context(options)?;
-    let mut run_options = RunOptions::new(plan.suite.clone(), plan.provenance(options)?);
+    let ctx = plan.context(options.seed, options.plant.as_deref())?;
+    let mut run_options = RunOptions::new(plan.suite.clone(), plan.provenance(options.seed)?);
     run_options.jobs = options.jobs.unwrap_or_else(cores).max(1);
     run_options.fail_fast = options.fail_fast;
     run_options.limit = CASE_LIMIT;

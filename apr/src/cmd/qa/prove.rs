@@ -39,7 +39,7 @@ pub(super) fn run(
     if plan.cases().is_empty() {
         return Ok(apr_harness::score::EXIT_NOTHING_RAN);
     }
-    let ctx = plan.context(options)?;
+    let ctx = plan.context(options.seed, options.plant.as_deref())?;
     let mut progress = |step: Step<'_>| {
         if !terminal.json && (terminal.verbose || step.kill != Kill::Killed) {
             // A lost progress line must not stop the proof.

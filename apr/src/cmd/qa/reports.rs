@@ -48,7 +48,7 @@ pub(super) fn terminal(terminal: &Terminal) -> Box<dyn Sink> {
 }
 
 /// How the harness may write to the terminal.
-pub(super) fn style(terminal: &Terminal) -> Style {
+pub(crate) fn style(terminal: &Terminal) -> Style {
     let detail = match (terminal.quiet || terminal.json, terminal.verbose) {
         (true, _) => Detail::Quiet,
         (_, true) => Detail::Verbose,
