@@ -120,6 +120,8 @@ fn every_engine_fault_that_changes_a_stage_turns_that_stage_red() {
             (_, Some(op)) => Some(PipelineStage::of(op)),
             ("engine/reset-ignored", None) => Some(PipelineStage::Sampler),
             ("engine/token-lost", None) => Some(PipelineStage::LmHead),
+            // A trace that shows a NaN shows it first where the pass begins.
+            ("engine/nan-reported", None) => Some(PipelineStage::Embedding),
             (id, None) => {
                 assert!(NO_STAGE.contains(&id), "{id} is not known to spare every stage");
                 None
