@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::cursor::range;
@@ -33,9 +34,9 @@ const UNSUPPORTED_DTYPES: &[&str] = &[
 ];
 
 /// Everything the header says.
-pub(super) struct Walked {
+pub(super) struct Walked<'h> {
     pub(super) metadata: BTreeMap<String, String>,
-    pub(super) tensors: Vec<(String, Raw)>,
+    pub(super) tensors: Vec<(Cow<'h, str>, Raw)>,
 }
 
 /// One tensor as the header describes it.
@@ -50,7 +51,7 @@ pub(super) struct Raw {
 ///
 /// # Errors
 /// As [`super::parse`], for what the header alone can show.
-pub(super) fn walk(header: &str) -> Result<Walked> {
+pub(super) fn walk(header: &str) -> Result<Walked<'_>> {
     let thrown = Thrown::default();
     let mut deserializer = serde_json::Deserializer::from_str(header);
     let walked = HeaderSeed(&thrown)
@@ -99,23 +100,26 @@ macro_rules! seed {
     };
 }
 
+/// A string, borrowed from the header where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'h>(#[serde(borrow)] Cow<'h, str>);
+
 /// Reads the top level.
 struct HeaderSeed<'t>(&'t Thrown);
 
-seed!(HeaderSeed => Walked, deserialize_map);
+seed!(HeaderSeed => Walked<'de>, deserialize_map);
 
 impl<'de> Visitor<'de> for HeaderSeed<'_> {
-    type Value = Walked;
+    type Value = Walked<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Walked, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Walked<'de>, A::Error> {
         let mut metadata = None;
         let mut tensors = Vec::new();
-        let mut names = BTreeSet::new();
-        while let Some(name) = entries.next_key::<String>()? {
+        while let Some(Text(name)) = entries.next_key()? {
             if name == METADATA_KEY {
                 if metadata.is_some() {
                     return Err(self.0.throw(Error::new(Code::StDuplicate).field(name)));
@@ -130,13 +134,21 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                         .found("more"),
                 ));
             }
-            if !names.insert(name.clone()) {
-                return Err(self.0.throw(Error::new(Code::StDuplicate).tensor(name)));
-            }
             let raw = entries.next_value_seed(TensorSeed { thrown: self.0, name: &name })?;
             tensors.push((name, raw));
         }
+        unique(&tensors).map_err(|error| self.0.throw(error))?;
         Ok(Walked { metadata: metadata.unwrap_or_default(), tensors })
+    }
+}
+
+/// Refuses two tensors of one name. Asked once, behind the limits: a header of too many tensors never gets here.
+fn unique(tensors: &[(Cow<'_, str>, Raw)]) -> Result<()> {
+    let mut names: Vec<&str> = tensors.iter().map(|(name, _)| &**name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Error::new(Code::StDuplicate).tensor(pair[0])),
+        None => Ok(()),
     }
 }
 
@@ -245,12 +257,12 @@ impl<'de> Visitor<'de> for TensorSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
         let error = |code| Error::new(code).tensor(self.name);
         let (mut dtype, mut shape, mut offsets) = (None, None, None);
-        while let Some(field) = entries.next_key::<Cow<'de, str>>()? {
+        while let Some(Text(field)) = entries.next_key()? {
             let numbers =
                 |code, limit| NumbersSeed { thrown: self.thrown, name: self.name, code, limit };
             let twice = match &*field {
                 "dtype" => {
-                    let name: Cow<'de, str> = entries.next_value()?;
+                    let Text(name) = entries.next_value()?;
                     let known = parse_dtype(&name)
                         .map_err(|error| self.thrown.throw(error.tensor(self.name)))?;
                     dtype.replace(known).is_some()
@@ -281,7 +293,8 @@ impl<'de> Visitor<'de> for TensorSeed<'_> {
             let missing = error(Code::StHeaderJson).expected("dtype, shape and data_offsets");
             return Err(self.thrown.throw(missing.found("one missing")));
         };
-        Raw::new(dtype, &dims, &offsets).map_err(|error| self.thrown.throw(error.tensor(self.name)))
+        Raw::new(dtype, dims.as_slice(), offsets.as_slice())
+            .map_err(|error| self.thrown.throw(error.tensor(self.name)))
     }
 }
 
@@ -293,7 +306,20 @@ fn parse_dtype(name: &str) -> Result<Dtype> {
     })
 }
 
-/// Reads an array of at most `limit` unsigned integers.
+/// A shape, or a pair of offsets, without an allocation for each.
+#[derive(Default)]
+struct Numbers {
+    values: [u64; RANK_MAX],
+    len: usize,
+}
+
+impl Numbers {
+    fn as_slice(&self) -> &[u64] {
+        &self.values[..self.len]
+    }
+}
+
+/// Reads an array of at most `limit` unsigned integers; `limit` is at most [`RANK_MAX`].
 struct NumbersSeed<'t> {
     thrown: &'t Thrown,
     name: &'t str,
@@ -301,27 +327,30 @@ struct NumbersSeed<'t> {
     limit: usize,
 }
 
-seed!(NumbersSeed => Vec<u64>, deserialize_seq);
+seed!(NumbersSeed => Numbers, deserialize_seq);
 
 impl<'de> Visitor<'de> for NumbersSeed<'_> {
-    type Value = Vec<u64>;
+    type Value = Numbers;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "an array of at most {} integers", self.limit)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<u64>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Numbers, A::Error> {
         let error = || Error::new(self.code).tensor(self.name);
-        let mut numbers = Vec::new();
+        let mut numbers = Numbers::default();
         loop {
             // The parser reports a value that is not a u64 by its own error: name the field instead.
             match items.next_element::<u64>() {
                 Ok(None) => return Ok(numbers),
-                Ok(Some(_)) if numbers.len() == self.limit => {
+                Ok(Some(_)) if numbers.len == self.limit => {
                     let found = error().expected(format_args!("at most {} numbers", self.limit));
                     return Err(self.thrown.throw(found.found("more")));
                 }
-                Ok(Some(number)) => numbers.push(number),
+                Ok(Some(number)) => {
+                    numbers.values[numbers.len] = number;
+                    numbers.len += 1;
+                }
                 Err(cause) => {
                     let found = error().expected("integers from 0 to 2^64 - 1").found(&cause);
                     return Err(self.thrown.throw(found));
@@ -355,12 +384,17 @@ impl Raw {
         Ok(Self { dtype, shape, begin, end })
     }
 
-    pub(super) fn resolve(self, name: String, bytes: &[u8], data: u64) -> Result<TensorEntry<'_>> {
+    pub(super) fn resolve<'b>(
+        self,
+        name: Cow<'b, str>,
+        bytes: &'b [u8],
+        data: u64,
+    ) -> Result<TensorEntry<'b>> {
         let offset = data + self.begin;
         let payload = range(bytes, offset, self.end - self.begin)
             .ok_or_else(|| Error::new(Code::StTruncated).tensor(&name))?;
         let view = TensorView::new(self.dtype, self.shape, payload)
             .map_err(|error| error.tensor(&name))?;
-        Ok(TensorEntry { name: Cow::Owned(name), offset, view })
+        Ok(TensorEntry { name, offset, view })
     }
 }

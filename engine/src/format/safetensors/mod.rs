@@ -7,6 +7,8 @@
 mod header;
 mod shards;
 
+use std::borrow::Cow;
+
 use super::cursor::Cursor;
 use super::{Container, Format, Metadata};
 use crate::error::{Code, Error, Result};
@@ -66,7 +68,7 @@ fn header_text(bytes: &[u8]) -> Result<(&str, u64)> {
 }
 
 /// Payloads must cover the data from its first to its last byte, without overlap or gap, in any order.
-fn check_layout(tensors: &[(String, header::Raw)], data_len: u64) -> Result<()> {
+fn check_layout(tensors: &[(Cow<'_, str>, header::Raw)], data_len: u64) -> Result<()> {
     let mut order: Vec<_> = tensors.iter().collect();
     order.sort_by_key(|(_, raw)| (raw.begin, raw.end));
     let mut end = 0;
