@@ -13,7 +13,7 @@ use minijinja::{Error, ErrorKind, Value};
 /// What one node of a composite value costs, besides the bytes of its strings.
 const NODE_COST: u64 = 16;
 /// Most nodes of a composite value, shared parts counted each time.
-const NODES_MAX: u64 = 1 << 18;
+const NODES_MAX: u64 = 1 << 17;
 /// Deepest composite value.
 const DEPTH_MAX: usize = 40;
 
@@ -129,7 +129,9 @@ impl Budget {
         }
         let sequence = |value: &Value| matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable);
         if sequence(left) && sequence(right) && left.is_tuple() == right.is_tuple() {
-            let mut items = Vec::new();
+            let len = left.len().unwrap_or(0) as u64 + right.len().unwrap_or(0) as u64;
+            fits_nodes(len)?;
+            let mut items = Vec::with_capacity(len as usize);
             for item in left.try_iter()?.checked().chain(right.try_iter()?.checked()) {
                 self.spend(NODE_COST * 2)?;
                 items.push(item?);
@@ -177,6 +179,7 @@ impl Budget {
         }
         let items: Vec<Value> = value.try_iter()?.collect();
         let len = count.saturating_mul(items.len() as u64);
+        fits_nodes(len)?;
         self.spend(len.saturating_mul(NODE_COST * 2))?;
         let repeated = std::iter::repeat_n(items, count as usize).flatten();
         self.own(Value::from(repeated.collect::<Vec<_>>()))
@@ -251,6 +254,14 @@ impl Budget {
         self.string(text.len() as u64 + places.saturating_mul(new.len() as u64))?;
         Ok(Value::from(text.replacen(old, new, places as usize)))
     }
+}
+
+/// Refuses a composite value of `nodes` or more nodes, before it is made.
+fn fits_nodes(nodes: u64) -> Result<(), Error> {
+    if nodes >= NODES_MAX {
+        return Err(out_of_budget("the template makes a larger value than allowed"));
+    }
+    Ok(())
 }
 
 /// Counts a value, paying as it goes.
