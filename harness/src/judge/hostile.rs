@@ -19,7 +19,7 @@ use crate::verdict::{Evidence, Limit, Measure, Verdict};
 /// Wall time after which a file counts as hung, far beyond the limit it is judged by: a busy machine is not a hang.
 const HUNG: Duration = Duration::from_secs(20);
 /// How often a file that took too long is measured again.
-const REPEATS: u64 = 2;
+const REPEATS: u64 = 6;
 /// A prompt with a control string in it, so that tokenizer and template have something to do.
 const PROMPT: &str = "hello <|im_end|> 2+2=";
 
@@ -188,7 +188,7 @@ mod tests {
             (&[100][..], 100, 1),
             (&[101, 40], 40, 2),
             (&[300, 200, 90], 90, 3),
-            (&[300, 200, 250], 200, 3),
+            (&[300, 200, 250, 300, 300, 300, 110], 110, 7),
         ] {
             let (taken, calls) = calls(times);
             assert_eq!((taken.cost, calls), (Duration::from_millis(cost), made), "{times:?}");
