@@ -13,6 +13,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The harness, the environment or a file operation failed.
     Broken = 3,
+    /// Nothing that was asked for could be run.
+    NothingRan = 4,
     /// The model file violates its format or its contract.
     Contract = 5,
     /// Interrupted by the user.

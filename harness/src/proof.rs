@@ -216,7 +216,7 @@ impl Worker<'_> {
             if tried == CELLS_TRIED || stop_asked(self.stop) {
                 break;
             }
-            if !takes(fault, case, self.ctx, &planted) {
+            if !takes(fault, case, self.ctx) {
                 continue;
             }
             if let Some(why) = plain.not_green(case) {
@@ -307,15 +307,16 @@ fn not_run(id: &str, note: &str) -> KillCell {
     }
 }
 
-/// Whether planting `fault` changes anything for `case`: a file fault concerns only some formats.
-fn takes(fault: &Fault, case: &Planned, plain: &JudgeContext, planted: &JudgeContext) -> bool {
+/// Whether planting `fault` in front of `ctx` can change anything for `case`: a file fault concerns only some formats.
+#[must_use]
+pub fn takes(fault: &Fault, case: &Planned, ctx: &JudgeContext) -> bool {
     // What is damaged there is a file that is only written while the case is judged.
     let writes = matches!(case.gate.check, Check::ConvertRun(_));
     if !fault.info.id.starts_with("file/") || writes {
         return true;
     }
     let Some(form) = &case.info.cell.model else { return false };
-    match (plain.path(form), planted.path(form)) {
+    match (ctx.path(form), ctx.planted(fault.plant.clone()).path(form)) {
         (Ok(before), Ok(after)) => before != after,
         _ => false,
     }

@@ -47,3 +47,11 @@ fn an_unknown_fault_is_a_usage_error() {
     let run = run(&["check", "fixtures/golden", "--plant", "engine/gremlin"]);
     assert_eq!(run.code, 2, "{}", run.err);
 }
+
+#[test]
+fn a_fault_that_concerns_nothing_of_the_run_is_not_taken_for_a_green_run() {
+    // No bytes at the front of a SafeTensors file say what it is.
+    let run = run(&["check", "fixtures/golden", "--plant", "file/magic"]);
+    assert_eq!(run.code, 4, "{}{}", run.out, run.err);
+    assert!(run.err.contains("file/magic changes nothing"), "{}", run.err);
+}

@@ -20,6 +20,7 @@ use apr_harness::journal::Journal;
 use apr_harness::judge::{BackendSpec, JudgeContext, Planned};
 use apr_harness::need::Needs;
 use apr_harness::pipeline;
+use apr_harness::proof;
 use apr_harness::provenance::{self, Origin};
 use apr_harness::runner::{self, RunOptions};
 use apr_harness::suite::Expansion;
@@ -27,6 +28,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::{CatalogueFile, QaAction, QaArgs, QaOptions};
+use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::render::{Envelope, Terminal};
@@ -119,14 +121,23 @@ impl Plan {
         ctx.builds = self.expansion.builds.clone();
         ctx.forms.clone_from(&self.expansion.forms);
         match plant {
-            Some(id) => {
-                let fault = library::by_id(id).ok_or_else(|| {
-                    Failure::usage(format_args!("--plant: no fault is called {id}"))
-                })?;
-                Ok(ctx.planted(fault.plant))
-            }
+            Some(id) => self.planted(&ctx, id),
             None => Ok(ctx),
         }
+    }
+
+    /// A run in which the fault `id` concerns no case would be green, and would say nothing of the fault.
+    fn planted(&self, ctx: &JudgeContext, id: &str) -> Result<JudgeContext, Failure> {
+        let fault = library::by_id(id)
+            .ok_or_else(|| Failure::usage(format_args!("--plant: no fault is called {id}")))?;
+        let cases = self.cases().len();
+        if cases > 0 && !self.cases().iter().any(|case| proof::takes(&fault, case, ctx)) {
+            return Err(Failure::new(
+                Exit::NothingRan,
+                format_args!("--plant: {id} changes nothing that these {cases} cases look at"),
+            ));
+        }
+        Ok(ctx.planted(fault.plant))
     }
 
     pub(crate) fn provenance(&self, seed: u64) -> Result<apr_harness::event::Provenance, Failure> {
