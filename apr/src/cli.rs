@@ -18,6 +18,7 @@ pub(crate) struct Cli {
 
 /// Options every command takes.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one flag of the command line")]
 pub(crate) struct Global {
     /// Print one JSON value on standard output.
     #[arg(long, global = true)]
@@ -28,6 +29,9 @@ pub(crate) struct Global {
     /// Print what was loaded, on which backend, and how long it took (to standard error).
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// Do not check the model's contract before acting on it.
+    #[arg(long, global = true)]
+    pub(crate) skip_contract: bool,
     /// When to colour.
     #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
     pub(crate) color: ColorChoice,

@@ -1,7 +1,9 @@
 //! How a command fails: one error, one exit code.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use apr_harness::admission::Breach;
 
 use crate::exit::Exit;
 
@@ -10,6 +12,13 @@ use crate::exit::Exit;
 pub(crate) enum Failure {
     /// An engine error; the exit follows from its code.
     Engine(apr_engine::Error),
+    /// The model violates its contract; nothing was done with it.
+    Contract {
+        /// The model as it was named.
+        path: PathBuf,
+        /// What is wrong.
+        breach: Breach,
+    },
     /// Anything else, with the exit it causes.
     Other {
         /// Exit of the process.
@@ -51,6 +60,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Engine(error) => Exit::of(error.code()),
+            Self::Contract { .. } => Exit::Contract,
             Self::Other { exit, .. } => *exit,
             Self::ClosedPipe => Exit::Success,
             Self::Interrupted => Exit::Interrupted,
@@ -78,9 +88,39 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(error) => error.fmt(f),
+            Self::Contract { path, breach } => contract(path, breach, f),
             Self::Other { message, .. } => f.write_str(message),
             Self::ClosedPipe => f.write_str("the output was closed"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }
+}
+
+/// Violations that are shown at once.
+const SHOWN: usize = 5;
+
+/// The count, the first ones, and the way to the rest.
+fn contract(path: &Path, breach: &Breach, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (count, path) = (breach.violations.len(), path.display());
+    let plural = if count == 1 { "" } else { "s" };
+    write!(f, "{path} violates its contract: {count} violation{plural} in ")?;
+    match (breach.violated(), breach.tensors) {
+        (0, _) | (_, 0) => write!(f, "the files as a whole")?,
+        (violated, tensors) => write!(f, "{violated} of {tensors} tensors")?,
+    }
+    for one in breach.violations.iter().take(SHOWN) {
+        write!(f, "\n  {}: {}: expected {}", one.rule, one.place, one.expected)?;
+        for (name, text) in [("found", &one.found), ("hint:", &one.hint)] {
+            if !text.is_empty() {
+                write!(f, "; {name} {text}")?;
+            }
+        }
+    }
+    if count > SHOWN {
+        write!(f, "\n  and {} more", count - SHOWN)?;
+    }
+    write!(
+        f,
+        "\n  to see all: apr validate --quality {path}; to go on all the same: --skip-contract"
+    )
 }

@@ -5,6 +5,7 @@ mod cmd;
 mod device;
 mod exit;
 mod failure;
+mod gate;
 mod interrupt;
 mod render;
 
@@ -12,22 +13,27 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use apr_harness::runner::panic_message;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use crate::gate::Admission;
 use crate::interrupt::Interrupt;
 use crate::render::Terminal;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let skip = cli.global.skip_contract;
     let terminal = Terminal::new(&cli.global);
     apr_engine::format::mmap::guard::install();
     let name = name(&cli.command);
     // Panics of third-party parsers are contained where they happen: only one that gets here is worth a line.
     std::panic::set_hook(Box::new(|_| {}));
     let command = AssertUnwindSafe(|| {
-        Interrupt::install().and_then(|interrupt| dispatch(cli.command, &terminal, &interrupt))
+        let interrupt = Interrupt::install()?;
+        let admission = gate::pass(&matches, skip, &terminal)?;
+        dispatch(cli.command, admission, &terminal, &interrupt)
     });
     let result = std::panic::catch_unwind(command).unwrap_or_else(|panic| {
         Err(Failure::broken(format_args!("internal error: {}", panic_message(&*panic))))
@@ -42,7 +48,12 @@ fn main() -> ExitCode {
 }
 
 /// Runs a command; the number is the exit code.
-fn dispatch(command: Command, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
+fn dispatch(
+    command: Command,
+    admission: Admission,
+    terminal: &Terminal,
+    interrupt: &Interrupt,
+) -> Result<u8, Failure> {
     match command {
         Command::Inspect(args) => cmd::inspect::run(&args, terminal),
         Command::Tensors(args) => cmd::tensors::run(&args, terminal),
@@ -51,12 +62,12 @@ fn dispatch(command: Command, terminal: &Terminal, interrupt: &Interrupt) -> Res
         Command::Completions(args) => cmd::manual::completions(&args, terminal),
         Command::Man => cmd::manual::page(terminal),
         Command::Qa(args) => cmd::qa::run(*args, terminal, interrupt),
-        Command::Run(args) => cmd::run::run(&args, terminal, interrupt),
+        Command::Run(args) => cmd::run::run(&args, admission, terminal, interrupt),
         Command::Report(args) => cmd::report::run(&args, terminal),
         Command::Case => cmd::qa::case(),
         Command::Validate(args) => cmd::validate::run(&args, terminal),
         Command::Check(args) => cmd::check::run(&args, terminal, interrupt),
-        Command::Convert(args) => cmd::convert::run(&args, terminal),
+        Command::Convert(args) => cmd::convert::run(&args, &admission, terminal),
     }
 }
 

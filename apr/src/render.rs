@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use apr_harness::validate::Violation;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -85,6 +86,12 @@ impl Terminal {
         Ok(())
     }
 
+    /// Writes a warning to standard error, also for a user who wants quiet.
+    pub(crate) fn warning(&self, text: &str) -> Result<(), Failure> {
+        writeln!(io::stderr().lock(), "apr: warning: {text}")?;
+        Ok(())
+    }
+
     /// Reports a failed command: one line on standard error, and with `--json` one value on standard output.
     pub(crate) fn failure(&self, command: &str, failure: &Failure) {
         if matches!(failure, Failure::ClosedPipe) {
@@ -162,6 +169,18 @@ struct ErrorBody {
     found: Option<String>,
     /// What to do.
     hint: Option<String>,
+    /// What the model violates, when that is why nothing was done.
+    contract: Option<ContractOutput>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ContractOutput {
+    /// Every violation.
+    violations: Vec<Violation>,
+    /// Tensors of which something is wrong.
+    violated: usize,
+    /// Tensors of the model.
+    tensors: u64,
 }
 
 impl From<&Failure> for ErrorOutput {
@@ -175,6 +194,16 @@ impl From<&Failure> for ErrorOutput {
             error.expected = some(engine.expected_text());
             error.found = some(engine.found_text());
             error.hint = some(engine.hint_text());
+        }
+        if let Failure::Contract { path, breach } = failure {
+            // The first rule stands for all; of a model that does not parse it is its error code.
+            error.code = breach.violations.first().map(|one| one.rule.clone());
+            error.file = Some(path.display().to_string());
+            error.contract = Some(ContractOutput {
+                violations: breach.violations.clone(),
+                violated: breach.violated(),
+                tensors: breach.tensors,
+            });
         }
         Self { error, exit_code: failure.exit().into() }
     }

@@ -17,6 +17,7 @@
 //! assert_eq!(RowError::new(&[], &[]), None);
 //! ```
 
+pub mod admission;
 pub mod case;
 pub mod compare;
 pub mod contract;

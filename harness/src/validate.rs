@@ -119,7 +119,7 @@ impl Validation {
     }
 
     /// The rules on the values of one tensor.
-    fn values(&mut self, entry: &apr_engine::format::TensorEntry<'_>, path: &Path) {
+    pub(crate) fn values(&mut self, entry: &apr_engine::format::TensorEntry<'_>, path: &Path) {
         let tensor = Tensor::of(entry);
         let numbers = match Numbers::of(&entry.view) {
             Ok(numbers) => numbers,
@@ -162,7 +162,7 @@ impl Validation {
 }
 
 /// An engine error as a violation.
-fn refused(error: &apr_engine::Error, path: &Path) -> Violation {
+pub(crate) fn refused(error: &apr_engine::Error, path: &Path) -> Violation {
     let file = || error.file().unwrap_or(path).display().to_string();
     let (place, offset) = match error.location() {
         Place::Whole => (file(), None),

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::cli::RunArgs;
 use crate::device;
 use crate::failure::Failure;
+use crate::gate::{Admission, ContractState};
 use crate::interrupt::Interrupt;
 use crate::render::{Envelope, Terminal};
 
@@ -36,6 +37,8 @@ pub(crate) struct RunOutput {
     usage: Usage,
     /// The model.
     model: ModelOutput,
+    /// Whether the model's contract was looked at before.
+    contract: ContractState,
     /// The backend, with its instruction set.
     backend: String,
     /// Measured times.
@@ -101,16 +104,21 @@ struct Timings {
 
 pub(crate) fn run(
     args: &RunArgs,
+    admission: Admission,
     terminal: &Terminal,
     interrupt: &Interrupt,
 ) -> Result<u8, Failure> {
     let prompt = prompt(args)?;
     let start = now();
-    let model = Model::load(&args.model.model)?;
+    let (contract, took) = (admission.contract(), admission.took);
+    let model = match admission.model {
+        Some(model) => model,
+        None => Model::load(&args.model.model)?,
+    };
     let device = device::choose(&args.device)?;
     let options = LmOptions { context: args.context, ..LmOptions::default() };
     let mut lm = model.lm_on(&device, options)?;
-    let load = start.elapsed();
+    let load = took + start.elapsed();
     facts(&model, lm.as_ref(), load, terminal)?;
 
     let prepared = prepare(args, &model, &prompt)?;
@@ -126,7 +134,8 @@ pub(crate) fn run(
         terminal.fact("speed", format_args!("{speed:.1} tokens/s"))?;
     }
     let cancelled = generation.finish_reason == FinishReason::Cancelled;
-    let output = || output(&model, &prepared, generation, lm.backend_name(), timings);
+    let how = How { contract, backend: lm.backend_name(), timings };
+    let output = || output(&model, &prepared, generation, how);
     let output = terminal.json.then(output).transpose()?;
     // Nothing is claimed of a file that is not the one that was opened; the hash has read all of it just now.
     model.source().check_unchanged()?;
@@ -294,13 +303,20 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
+/// What is told of a run besides its answer.
+struct How {
+    contract: ContractState,
+    backend: String,
+    timings: Timings,
+}
+
 fn output(
     model: &Model,
     prepared: &PreparedTokens,
     generation: Generation,
-    backend: String,
-    timings: Timings,
+    how: How,
 ) -> Result<RunOutput, Failure> {
+    let How { contract, backend, timings } = how;
     let tokenizer = model.tokenizer()?;
     let text = |token: u32| -> Result<String, Failure> {
         Ok(String::from_utf8_lossy(tokenizer.token_bytes(token)?).into_owned())
@@ -339,6 +355,7 @@ fn output(
             sha256: model.sha256(),
             architecture: model.config().family.name.to_owned(),
         },
+        contract,
         backend,
         timings,
     })

@@ -116,6 +116,12 @@ pub(super) const ALL: &[Executable] = &[
     call("cli/raw-dropped", "raw text is put into the chat template", &["FI-95"], |call| {
         call.args.retain(|arg| arg != "--raw");
     }),
+    call("cli/contract-skipped", "no model is looked at before it is used", &["FI-42"], |call| {
+        call.args.push("--skip-contract".into());
+    }),
+    call("cli/skip-unheard", "--skip-contract is not heard", &["FI-95"], |call| {
+        call.args.retain(|arg| arg != "--skip-contract");
+    }),
     call("cli/verbose-dropped", "nothing is told of the run", &["FI-95"], |call| {
         call.args.retain(|arg| arg != "--verbose");
     }),
