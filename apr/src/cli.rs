@@ -164,6 +164,32 @@ pub(crate) struct RunArgs {
     pub(crate) context: Option<usize>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
+}
+
+/// What is told of the way to the answer.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Tracing")]
+pub(crate) struct TraceArgs {
+    /// Trace these sites: ops (`attn_norm`, `swiglu`, …) or `activation`, `attention`, `logit`, `transformer_block`, `all`.
+    #[arg(id = "trace", long = "trace", value_name = "SITES", num_args = 0..=1, require_equals = true, default_missing_value = "all", value_delimiter = ',')]
+    pub(crate) sites: Option<Vec<String>>,
+    /// Trace these layers only, from 0; default: all.
+    #[arg(
+        id = "trace_layers",
+        long = "trace-layers",
+        value_name = "A,B",
+        value_delimiter = ',',
+        requires = "trace"
+    )]
+    pub(crate) layers: Vec<usize>,
+    /// Write the trace into this file; default: to standard error.
+    #[arg(id = "trace_output", long = "trace-output", value_name = "FILE", requires = "trace")]
+    pub(crate) output: Option<PathBuf>,
+    /// Also tell the first values of each site.
+    #[arg(id = "trace_verbose", long = "trace-verbose", requires = "trace")]
+    pub(crate) verbose: bool,
 }
 
 #[derive(Args, Debug)]

@@ -41,5 +41,6 @@ pub mod score;
 pub mod stats;
 pub mod subject;
 pub mod suite;
+pub mod trace;
 pub mod validate;
 pub mod verdict;

@@ -10,4 +10,5 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod tensors;
+pub(crate) mod trace;
 pub(crate) mod validate;

@@ -10,6 +10,7 @@ use apr_engine::text::{ChatOptions, Message, PreparedTokens, prepare_chat, prepa
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::trace;
 use crate::cli::RunArgs;
 use crate::device;
 use crate::failure::Failure;
@@ -124,7 +125,10 @@ pub(crate) fn run(
     let prepared = prepare(args, &model, &prompt)?;
     terminal.fact("prompt tokens", prepared.ids().len())?;
     let mut clock = Clock::new();
-    let generation = stream(args, &model, lm.as_mut(), &prepared, terminal, interrupt, &mut clock)?;
+    let answer =
+        |lm: &mut dyn Lm| stream(args, &model, lm, &prepared, terminal, interrupt, &mut clock);
+    let traced = trace::Traced { model: &model, args, prompt: &prompt, tokens: prepared.ids() };
+    let generation = traced.run(lm.as_mut(), answer)?;
     clock.finish();
     let timings = clock.timings(load, prepared.ids().len(), generation.tokens.len());
     terminal.fact("tokens", generation.tokens.len())?;

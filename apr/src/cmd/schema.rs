@@ -1,5 +1,6 @@
-//! `apr schema`: the JSON Schema of every `--json` output.
+//! `apr schema`: the JSON Schema of every `--json` output, of traces, and of the texts inside traces.
 
+use apr_harness::trace::{History, Payload};
 use schemars::{Schema, schema_for};
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("tensors", schema_for!(Envelope<cmd::tensors::TensorsOutput>)),
         ("validate", schema_for!(Envelope<cmd::validate::ValidateOutput>)),
         ("check", schema_for!(Envelope<cmd::check::CheckOutput>)),
+        ("trace", schema_for!(History)),
+        ("trace-payload", schema_for!(Payload)),
         ("explain", schema_for!(Envelope<cmd::explain::ExplainOutput>)),
     ]
 }

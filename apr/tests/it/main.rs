@@ -10,3 +10,4 @@ mod parameters;
 mod program;
 mod schema;
 mod tidy;
+mod trace;

@@ -13,7 +13,13 @@ fn names() -> Vec<String> {
 }
 
 /// Whether `value` has the type, the required keys and no other keys than `schema` says, all the way down; paths of what differs.
-fn differences(schema: &Value, value: &Value, whole: &Value, at: &str, found: &mut Vec<String>) {
+pub(crate) fn differences(
+    schema: &Value,
+    value: &Value,
+    whole: &Value,
+    at: &str,
+    found: &mut Vec<String>,
+) {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = whole.pointer(reference.trim_start_matches('#'));
         match target {

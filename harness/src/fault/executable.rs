@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use regex::{NoExpand, Regex};
+
 use super::library::{Fault, info};
 use super::{FaultInfo, Plant};
 use crate::subject::{Call, CommandOutput};
@@ -55,6 +57,14 @@ const fn call(
     Executable { info: info(id, what, incidents), call, output: |_| {} }
 }
 
+/// A trace on standard error in which every `pattern` reads `with`. What its texts hold is JSON inside JSON.
+fn retold(output: &mut CommandOutput, pattern: &str, with: &str) {
+    if let Ok(pattern) = Regex::new(pattern) {
+        let text = output.stderr_text();
+        output.stderr = pattern.replace_all(&text, NoExpand(with)).into_owned().into_bytes();
+    }
+}
+
 /// What a program that takes too much memory leaves of its limit: too little to begin with.
 const LEFT_BYTES: u64 = 512 << 10;
 
@@ -105,6 +115,33 @@ pub(super) const ALL: &[Executable] = &[
     output("cli/slow", "every call computes a second longer", &["FI-137"], |output| {
         let longer = output.cost() + Duration::from_secs(1);
         output.cpu = Some(longer);
+    }),
+    output("trace/event-lost", "an event of a trace is lost", &["FI-128"], |output| {
+        let text = output.stderr_text();
+        let kept = text.lines().enumerate().filter(|(line, _)| *line != 5).map(|(_, text)| text);
+        output.stderr = kept.collect::<Vec<_>>().join("\n").into_bytes();
+    }),
+    output("trace/model-unnamed", "a trace tells of another model", &["FI-128"], |output| {
+        retold(output, r#"\\"hiddenSize\\":\d+"#, r#"\"hiddenSize\":1"#);
+    }),
+    output("trace/means-typed", "means are typed in, not measured", &["FI-128"], |output| {
+        retold(output, r#"\\"mean\\":[^,]+"#, r#"\"mean\":0.5"#);
+    }),
+    output("trace/attention-open", "attention is told before softmax", &["FI-128"], |output| {
+        retold(output, r#"\\"sum\\":[^,]+"#, r#"\"sum\":7.5"#);
+    }),
+    output("trace/rank-typed", "ranks are typed in, not counted", &["FI-128"], |output| {
+        retold(output, r#"\\"rank\\":\d+"#, r#"\"rank\":3"#);
+    }),
+    output("trace/cache-stuck", "the cache is told to hold one position", &["FI-128"], |output| {
+        retold(output, r#"\\"size\\":\d+"#, r#"\"size\":1"#);
+    }),
+    output("trace/error-hidden", "no product has an error", &["FI-128"], |output| {
+        retold(output, r#"\\"outputs\\":\d+"#, r#"\"outputs\":0"#);
+    }),
+    output("trace/list-endless", "a list is told as a whole", &["FI-128"], |output| {
+        let long = format!(r#"\"first\":[{}"#, "0,".repeat(400));
+        retold(output, r#"\\"first\\":\["#, &long);
     }),
     call("cli/hungry", "memory is taken before anything is read", &["FI-85"], |call| {
         call.limits.memory = call.limits.memory.map(|limit| limit.min(LEFT_BYTES));

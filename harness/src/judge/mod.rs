@@ -15,6 +15,7 @@ mod determinism;
 mod format_integrity;
 mod generation_limits;
 mod golden;
+mod history;
 mod hostile;
 mod logits_close;
 mod look;
@@ -100,6 +101,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::TokenIds(check) => tokens::ids(check, case, ctx),
         Check::ChatTemplate(check) => chat::judge(check, case, ctx),
         Check::Cli(check) => cli::judge(check, case, ctx),
+        Check::History(check) => history::judge(*check, case, ctx),
         Check::ConvertRun(check) => convert_run::judge(check, case, ctx),
         Check::Throughput(check) => throughput::judge(check, case, ctx),
         Check::Hostile(check) => hostile::judge(check, case, ctx),

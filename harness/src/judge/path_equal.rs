@@ -9,6 +9,7 @@ use super::look::{Tokens, logits, token_sets};
 use super::{Planned, parity};
 use crate::compare::{RowPlace, Tally};
 use crate::contract::check::{Class, Path, PathEqual};
+use crate::trace::{Observed, Options, Tracer};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// Longest prefix that is run on its own; every prefix of a long text would be quadratic in it.
@@ -88,6 +89,7 @@ impl Paths<'_> {
                 let again = logits(&mut *lm, ids)?;
                 Ok(vec![compare("after a reset".into(), &first, &again)])
             }
+            Path::Traced => self.traced(whole, ids, &mut compare),
             Path::Truncated => self.truncated(whole, ids, &mut compare),
             Path::Allocation(context) => {
                 let options = LmOptions { context: Some(*context), chunk: whole.chunk };
@@ -130,6 +132,28 @@ impl Paths<'_> {
             return Err(Box::new(Verdict::skipped("avx2", why)));
         }
         Ok(names)
+    }
+
+    /// Everything is traced on one side and nothing on the other.
+    fn traced(
+        &self,
+        whole: LmOptions,
+        ids: &[u32],
+        compare: &mut Compare<'_>,
+    ) -> Look<Vec<String>> {
+        let mut lm = self.start(self.spec, whole)?;
+        let plain = (logits(&mut *lm, ids)?, step_by_step(&mut *lm, ids)?);
+        let options = Options::all(self.model.config());
+        let mut tracer = Tracer::new(self.model, options, Box::new(|_| Ok(())), Box::new(|| 0));
+        let mut observed = Observed::new(&mut *lm, &mut tracer);
+        let traced = (logits(&mut observed, ids)?, step_by_step(&mut observed, ids)?);
+        if tracer.values() == 0 {
+            return Err(Box::new(Verdict::broken("the tracer was shown nothing")));
+        }
+        Ok(vec![
+            compare("traced at once".into(), &plain.0, &traced.0),
+            compare("traced token by token".into(), &plain.1, &traced.1),
+        ])
     }
 
     /// Half of the tokens, other tokens behind them, cut back, and then the rest.

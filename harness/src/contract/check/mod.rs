@@ -24,8 +24,8 @@ pub use numbers::{
     PathEqual, Repeated, RowSpread, Stage,
 };
 pub use outside::{
-    Cli, CliExpect, Clock, ConvertRun, Hostile, JsonExpect, JsonTest, Phase, Rival, Target,
-    Throughput,
+    Cli, CliExpect, Clock, ConvertRun, History, HistoryRule, Hostile, JsonExpect, JsonTest, Phase,
+    Rival, Target, Throughput,
 };
 pub use text::{ChatRule, ChatTemplate, IdSource, TokenIds, TokenizerRoundtrip};
 
@@ -65,6 +65,8 @@ pub enum Check {
     Sampler(Sampler),
     /// The executable does what its command line promises.
     Cli(Cli),
+    /// The trace of a run is whole and true.
+    History(History),
     /// A converted model generates what its source generates.
     ConvertRun(ConvertRun),
     /// Hostile files give their error, quickly and without a crash.
@@ -108,6 +110,7 @@ impl Check {
             Self::GenerationLimits(_) => "generation-limits",
             Self::Sampler(_) => "sampler",
             Self::Cli(_) => "cli",
+            Self::History(_) => "history",
             Self::ConvertRun(_) => "convert-run",
             Self::Hostile(_) => "hostile",
             Self::DequantOracle(_) => "dequant-oracle",
@@ -139,6 +142,7 @@ impl Check {
             | Self::Golden(_)
             | Self::Arithmetic(_)
             | Self::GenerationLimits(_)
+            | Self::History(_)
             | Self::Throughput(_) => Scope::FormBackend,
         }
     }

@@ -195,6 +195,8 @@ pub enum Path {
     Reset,
     /// After cutting the cache back to a prefix.
     Truncated,
+    /// Under a trace of every site: the whole text at once, and token by token.
+    Traced,
     /// In a context allocated for more tokens.
     Allocation(usize),
     /// Every prefix on a fresh cache.

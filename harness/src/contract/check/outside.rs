@@ -103,6 +103,36 @@ pub enum JsonTest {
     Absent,
 }
 
+/// Parameters of `history`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct History {
+    /// What must hold of the trace of a short run.
+    pub holds: HistoryRule,
+}
+
+/// What must hold of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HistoryRule {
+    /// Only known members; ids without holes, links that lead back, times in ISO 8601, all that is entered is left.
+    Whole,
+    /// It says what ran: schema, model, configuration, prompt; and every step has its input and its output.
+    Facts,
+    /// The statistics of every site are those of the values that the engine computes there.
+    Statistics,
+    /// Weights of every head are sorted and sum to one; the entropy is possible.
+    Attention,
+    /// Ranks are those of the logits that are told, the decisive layer follows from them, greedy choices have rank 1.
+    Evolution,
+    /// The cache grows by what was read, drops nothing and is as wide as the model says.
+    Cache,
+    /// The error of every product is possible, and every product has one.
+    Products,
+    /// No list is longer than what a person reads.
+    Bounded,
+}
+
 /// Parameters of `convert-run`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -166,6 +196,9 @@ pub struct Throughput {
     pub against: Rival,
     /// Tokens per sample.
     pub tokens: usize,
+    /// Whether the tested side is traced, every site of it; the rival never is.
+    #[serde(default)]
+    pub traced: bool,
     /// Tested speed divided by the rival's, at least.
     pub ratio_at_least: Positive,
     /// Which clock is judged; the other is reported.

@@ -15,6 +15,9 @@ use apr_engine::{Code, Error, Result, Tensor};
 use super::EngineFault;
 use super::spoil::{column_major, reorder_heads};
 
+/// How often [`EngineFault::ObservedSlow`] computes attention.
+const OBSERVED_REPEATS: usize = 256;
+
 /// A backend with one defect.
 #[derive(Debug)]
 pub struct Faulty<B> {
@@ -284,6 +287,19 @@ impl<B: Backend> Backend for Faulty<B> {
             EngineFault::ScaleMissing => {
                 let unscaled = Attention { scale: 1.0, ..attention };
                 self.inner.attention(site, dst, q, kv, &unscaled, scores)
+            }
+            EngineFault::ObservedDiffers if scores.is_some() => {
+                let unscaled = Attention { scale: 1.0, ..attention };
+                self.inner.attention(site, dst, q, kv, &unscaled, scores)
+            }
+            EngineFault::ObservedSlow => {
+                let Some(scores) = scores else {
+                    return self.inner.attention(site, dst, q, kv, &attention, None);
+                };
+                for _ in 0..OBSERVED_REPEATS {
+                    self.inner.attention(site, dst, q, kv, &attention, Some(&mut *scores))?;
+                }
+                Ok(())
             }
             EngineFault::AttentionCollapsed => {
                 let own = Attention { window: Some(1), ..attention };

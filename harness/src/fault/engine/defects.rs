@@ -291,6 +291,18 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::AllocationMatters,
     ),
     defect(
+        "engine/observed-differs",
+        "attention is not scaled while its probabilities are observed",
+        &["FI-61"],
+        EngineFault::ObservedDiffers,
+    ),
+    defect(
+        "engine/observed-slow",
+        "attention is computed over and over while its probabilities are observed",
+        &["FI-82"],
+        EngineFault::ObservedSlow,
+    ),
+    defect(
         "engine/feed-forward-bypassed",
         "the feed-forward block gives back what it was given",
         &["FI-07"],

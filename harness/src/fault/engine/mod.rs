@@ -119,6 +119,10 @@ pub enum EngineFault {
     IsaDiffers,
     /// A context that was asked for by size loses a tile of a product.
     AllocationMatters,
+    /// Attention is not scaled while its probabilities are observed.
+    ObservedDiffers,
+    /// Attention is computed over and over while its probabilities are observed.
+    ObservedSlow,
     /// The feed-forward block gives back what it was given.
     FeedForwardBypassed,
     /// The last of several tokens is lost.
@@ -136,6 +140,7 @@ impl EngineFault {
         Some(match self {
             Self::Nothing
             | Self::Slow
+            | Self::ObservedSlow
             | Self::ResetIgnored
             | Self::ContextCut
             | Self::TokenLost
@@ -154,6 +159,7 @@ impl EngineFault {
             Self::GqaModulo
             | Self::CausalMaskOff
             | Self::ScaleMissing
+            | Self::ObservedDiffers
             | Self::AttentionCollapsed
             | Self::StaleKey
             | Self::ChunkForgotten

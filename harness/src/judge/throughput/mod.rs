@@ -47,6 +47,9 @@ pub(super) fn judge(check: &Throughput, case: &Planned, ctx: &JudgeContext) -> L
     }
     let script = script(&mut *rival_lm, longest, ctx.seed)?;
     let mut tested = Engine::new(tested_lm, task, &script);
+    if check.traced {
+        tested.trace(ctx.model(form)?);
+    }
     let mut rival = Engine::new(rival_lm, rival_task, &script);
     let mut plan = Plan::default().at_most(check.pairs_at_most);
     if ctx.harness_fault() == Some(HarnessFault::EmptyComparison) {

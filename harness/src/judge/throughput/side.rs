@@ -1,14 +1,17 @@
 //! One side of a speed comparison: an engine with a script of tokens and a clock.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
-use apr_engine::model::{Lm, Want};
+use apr_engine::model::{Lm, Model, Want};
 use apr_engine::probe::NoProbe;
 
 use super::super::context::{Look, refused};
 use super::paired::{Sample, Side, Step};
 use crate::contract::check::{Clock, Phase};
 use crate::stats::SplitMix;
+use crate::trace::{HistoryEvent, Observed, Options, Tracer};
 use crate::verdict::Verdict;
 
 /// What is timed.
@@ -25,41 +28,71 @@ pub(super) struct Engine {
     task: Task,
     /// The first token is read before the clock starts when decoding.
     ids: Vec<u32>,
+    /// The model, when every run is traced.
+    traced: Option<Arc<Model>>,
 }
 
 impl Engine {
     /// `lm` on the beginning of `script`, which has more tokens than the task.
     pub(super) fn new(lm: Box<dyn Lm>, task: Task, script: &[u32]) -> Self {
         let ids = script[..script.len().min(task.tokens + 1)].to_vec();
-        Self { lm, task, ids }
+        Self { lm, task, ids, traced: None }
+    }
+
+    /// Traces every site of every run of `model`, and writes the events to nowhere.
+    pub(super) fn trace(&mut self, model: Arc<Model>) {
+        self.traced = Some(model);
     }
 
     /// Forwards the script and shows each row of logits that the task sees to `seen`.
     fn forward(&mut self, seen: &mut dyn FnMut(usize, &[f32])) -> Look<Sample> {
-        self.lm.reset();
-        let failed = |error: apr_engine::Error| refused("the forward pass fails", &error);
-        let (first, rest) = match self.task.phase {
-            Phase::Prefill => (None, &self.ids[..self.ids.len() - 1]),
-            Phase::Decode => (Some(&self.ids[..1]), &self.ids[1..]),
+        let Self { lm, task, ids, traced } = self;
+        let Some(model) = traced else { return forward(&mut **lm, *task, ids, seen) };
+        // Writing an event is a part of tracing; where it goes is not.
+        let sink = |event: &HistoryEvent| {
+            serde_json::to_writer(io::sink(), event).map_err(io::Error::from)
         };
-        if let Some(first) = first {
-            self.lm.forward(first, Want::Last, &mut NoProbe).map_err(failed)?;
+        let options = Options::all(model.config());
+        let mut tracer = Tracer::new(model, options, Box::new(sink), Box::new(|| 0));
+        let mut observed = Observed::new(&mut **lm, &mut tracer);
+        let sample = forward(&mut observed, *task, ids, seen)?;
+        if tracer.values() == 0 {
+            return Err(Box::new(Verdict::broken("the tracer was shown nothing")));
         }
-        let start = Started::now(self.task.clock)?;
-        match self.task.phase {
-            Phase::Prefill => {
-                let rows = self.lm.forward(rest, Want::Last, &mut NoProbe).map_err(failed)?;
-                seen(rest.len() - 1, rows.last());
-            }
-            Phase::Decode => {
-                for (at, id) in rest.iter().enumerate() {
-                    let rows = self.lm.forward(&[*id], Want::Last, &mut NoProbe).map_err(failed)?;
-                    seen(at + 1, rows.last());
-                }
-            }
-        }
-        Ok(start.elapsed(rest.len()))
+        Ok(sample)
     }
+}
+
+/// Forwards `ids` as the task has it and times what belongs to it.
+fn forward(
+    lm: &mut dyn Lm,
+    task: Task,
+    ids: &[u32],
+    seen: &mut dyn FnMut(usize, &[f32]),
+) -> Look<Sample> {
+    lm.reset();
+    let failed = |error: apr_engine::Error| refused("the forward pass fails", &error);
+    let (first, rest) = match task.phase {
+        Phase::Prefill => (None, &ids[..ids.len() - 1]),
+        Phase::Decode => (Some(&ids[..1]), &ids[1..]),
+    };
+    if let Some(first) = first {
+        lm.forward(first, Want::Last, &mut NoProbe).map_err(failed)?;
+    }
+    let start = Started::now(task.clock)?;
+    match task.phase {
+        Phase::Prefill => {
+            let rows = lm.forward(rest, Want::Last, &mut NoProbe).map_err(failed)?;
+            seen(rest.len() - 1, rows.last());
+        }
+        Phase::Decode => {
+            for (at, id) in rest.iter().enumerate() {
+                let rows = lm.forward(&[*id], Want::Last, &mut NoProbe).map_err(failed)?;
+                seen(at + 1, rows.last());
+            }
+        }
+    }
+    Ok(start.elapsed(rest.len()))
 }
 
 impl Side for Engine {

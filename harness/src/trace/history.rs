@@ -1,0 +1,379 @@
+//! The execution history: names and types of `GetExecutionHistory` of AWS Step Functions (API model of 2016-11-23).
+//!
+//! Only the members that a run of a model needs are here. `input` and `output` are strings that hold JSON, as that
+//! interface has it; what they hold is a [`Payload`](super::payload::Payload).
+
+use std::io;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::payload::Payload;
+
+/// Longest `input` and `output`, in characters.
+pub const TEXT_MAX: usize = 262_144;
+/// Longest `error`, in characters.
+const ERROR_MAX: usize = 256;
+/// Longest `cause`, in characters.
+const CAUSE_MAX: usize = 32_768;
+
+/// A whole history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct History {
+    /// In the order of their ids.
+    pub events: Vec<HistoryEvent>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EventType {
+    /// The run began.
+    ExecutionStarted,
+    /// The run ended as it should.
+    ExecutionSucceeded,
+    /// The run ended with an error.
+    ExecutionFailed,
+    /// The caller broke off.
+    ExecutionAborted,
+    /// A step began.
+    TaskStateEntered,
+    /// A step ended.
+    TaskStateExited,
+    /// The layers begin.
+    MapStateEntered,
+    /// The layers began.
+    MapStateStarted,
+    /// The layers ended as they should.
+    MapStateSucceeded,
+    /// A layer broke.
+    MapStateFailed,
+    /// The layers are left.
+    MapStateExited,
+    /// A layer began.
+    MapIterationStarted,
+    /// A layer ended as it should.
+    MapIterationSucceeded,
+    /// A layer broke.
+    MapIterationFailed,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HistoryEvent {
+    /// ISO 8601, UTC, milliseconds.
+    pub timestamp: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// 1, 2, 3 … without holes.
+    pub id: u64,
+    /// Of the event that led here: what an exit leaves, otherwise the one before; 0 for the first.
+    pub previous_event_id: u64,
+    /// Of [`EventType::ExecutionStarted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_started_event_details: Option<Input>,
+    /// Of [`EventType::ExecutionSucceeded`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_succeeded_event_details: Option<Output>,
+    /// Of [`EventType::ExecutionFailed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_failed_event_details: Option<Cause>,
+    /// Of [`EventType::ExecutionAborted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_aborted_event_details: Option<Cause>,
+    /// Of every `…StateEntered`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_entered_event_details: Option<Entered>,
+    /// Of every `…StateExited`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_exited_event_details: Option<Exited>,
+    /// Of [`EventType::MapStateStarted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_state_started_event_details: Option<Length>,
+    /// Of [`EventType::MapIterationStarted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_iteration_started_event_details: Option<Iteration>,
+    /// Of [`EventType::MapIterationSucceeded`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_iteration_succeeded_event_details: Option<Iteration>,
+    /// Of [`EventType::MapIterationFailed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_iteration_failed_event_details: Option<Iteration>,
+}
+
+/// Whether a text was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cut {
+    /// The payload was too long and left out.
+    pub truncated: bool,
+}
+
+/// What a run was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Input {
+    /// JSON of a payload.
+    pub input: String,
+    /// Whether it was cut.
+    pub input_details: Cut,
+}
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Output {
+    /// JSON of a payload.
+    pub output: String,
+    /// Whether it was cut.
+    pub output_details: Cut,
+}
+
+/// Why a run ended early.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cause {
+    /// Stable code.
+    pub error: String,
+    /// The whole message.
+    pub cause: String,
+}
+
+/// A step that begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Entered {
+    /// The step, 1 to 80 characters.
+    pub name: String,
+    /// JSON of a payload.
+    pub input: String,
+    /// Whether it was cut.
+    pub input_details: Cut,
+}
+
+/// A step that ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Exited {
+    /// The step.
+    pub name: String,
+    /// JSON of a payload.
+    pub output: String,
+    /// Whether it was cut.
+    pub output_details: Cut,
+}
+
+/// How many layers there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Length {
+    /// Layers of the model, traced or not.
+    pub length: usize,
+}
+
+/// A layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Iteration {
+    /// The map it belongs to.
+    pub name: String,
+    /// The layer.
+    pub index: usize,
+}
+
+/// Takes events as they happen.
+pub type Sink<'s> = Box<dyn FnMut(&HistoryEvent) -> io::Result<()> + Send + 's>;
+/// Tells milliseconds since 1970.
+pub type Clock = Box<dyn FnMut() -> u64 + Send>;
+
+/// Numbers, dates and links events on their way to the sink.
+pub(super) struct Recorder<'s> {
+    sink: Sink<'s>,
+    clock: Clock,
+    last: u64,
+    /// Ids of what was entered and not left.
+    open: Vec<u64>,
+    failed: Option<io::Error>,
+}
+
+impl<'s> Recorder<'s> {
+    pub(super) fn new(sink: Sink<'s>, clock: Clock) -> Self {
+        Self { sink, clock, last: 0, open: Vec::new(), failed: None }
+    }
+
+    /// The first error of the sink; nothing is written after it.
+    pub(super) fn failure(&mut self) -> Option<io::Error> {
+        self.failed.take()
+    }
+
+    /// Something begins; the next [`Recorder::leave`] that has no other to leave leads back to it.
+    pub(super) fn enter(&mut self, kind: EventType, detail: impl FnOnce(&mut HistoryEvent)) {
+        self.write(kind, self.last, detail);
+        self.open.push(self.last);
+    }
+
+    /// Something that was entered ends.
+    pub(super) fn leave(&mut self, kind: EventType, detail: impl FnOnce(&mut HistoryEvent)) {
+        let entry = self.open.pop().unwrap_or(self.last);
+        self.write(kind, entry, detail);
+    }
+
+    /// Something happens that is neither entered nor left.
+    pub(super) fn note(&mut self, kind: EventType, detail: impl FnOnce(&mut HistoryEvent)) {
+        self.write(kind, self.last, detail);
+    }
+
+    /// A task as a whole.
+    pub(super) fn task(&mut self, name: &str, input: &Payload, output: &Payload) {
+        self.enter(EventType::TaskStateEntered, |event| event.enters(name, input));
+        self.leave(EventType::TaskStateExited, |event| event.exits(name, output));
+    }
+
+    fn write(&mut self, kind: EventType, previous: u64, detail: impl FnOnce(&mut HistoryEvent)) {
+        if self.failed.is_some() {
+            return;
+        }
+        let now = (self.clock)();
+        self.last += 1;
+        let mut event = HistoryEvent::new(kind, self.last, previous, &timestamp(now));
+        detail(&mut event);
+        self.failed = (self.sink)(&event).err();
+    }
+}
+
+/// ISO 8601 with milliseconds.
+fn timestamp(milliseconds: u64) -> String {
+    let seconds = crate::provenance::rfc3339(milliseconds / 1000);
+    format!("{}.{:03}Z", seconds.trim_end_matches('Z'), milliseconds % 1000)
+}
+
+impl HistoryEvent {
+    /// An event without details.
+    pub fn new(kind: EventType, id: u64, previous_event_id: u64, timestamp: &str) -> Self {
+        Self {
+            timestamp: timestamp.to_owned(),
+            kind,
+            id,
+            previous_event_id,
+            execution_started_event_details: None,
+            execution_succeeded_event_details: None,
+            execution_failed_event_details: None,
+            execution_aborted_event_details: None,
+            state_entered_event_details: None,
+            state_exited_event_details: None,
+            map_state_started_event_details: None,
+            map_iteration_started_event_details: None,
+            map_iteration_succeeded_event_details: None,
+            map_iteration_failed_event_details: None,
+        }
+    }
+
+    /// Name of the step that is entered or left.
+    pub fn name(&self) -> Option<&str> {
+        let entered = self.state_entered_event_details.as_ref().map(|it| it.name.as_str());
+        entered.or(self.state_exited_event_details.as_ref().map(|it| it.name.as_str()))
+    }
+
+    /// The JSON of its input and of its output.
+    pub fn texts(&self) -> Vec<&str> {
+        let inputs = [
+            self.execution_started_event_details.as_ref().map(|it| &it.input),
+            self.state_entered_event_details.as_ref().map(|it| &it.input),
+        ];
+        let outputs = [
+            self.state_exited_event_details.as_ref().map(|it| &it.output),
+            self.execution_succeeded_event_details.as_ref().map(|it| &it.output),
+        ];
+        inputs.into_iter().chain(outputs).flatten().map(String::as_str).collect()
+    }
+
+    pub(super) fn starts(&mut self, input: &Payload) {
+        let (input, input_details) = text(input);
+        self.execution_started_event_details = Some(Input { input, input_details });
+    }
+
+    pub(super) fn succeeds(&mut self, output: &Payload) {
+        let (output, output_details) = text(output);
+        self.execution_succeeded_event_details = Some(Output { output, output_details });
+    }
+
+    pub(super) fn fails(&mut self, error: &str, cause: &str) {
+        self.execution_failed_event_details = Some(because(error, cause));
+    }
+
+    pub(super) fn aborts(&mut self, error: &str, cause: &str) {
+        self.execution_aborted_event_details = Some(because(error, cause));
+    }
+
+    pub(super) fn enters(&mut self, name: &str, input: &Payload) {
+        let (input, input_details) = text(input);
+        let name = name.to_owned();
+        self.state_entered_event_details = Some(Entered { name, input, input_details });
+    }
+
+    pub(super) fn exits(&mut self, name: &str, output: &Payload) {
+        let (output, output_details) = text(output);
+        let name = name.to_owned();
+        self.state_exited_event_details = Some(Exited { name, output, output_details });
+    }
+}
+
+fn because(error: &str, cause: &str) -> Cause {
+    let cut = |text: &str, most| text.chars().take(most).collect();
+    Cause { error: cut(error, ERROR_MAX), cause: cut(cause, CAUSE_MAX) }
+}
+
+/// The JSON of a payload. One that is too long gives way to a note of its length: half a JSON text is none.
+fn text(payload: &Payload) -> (String, Cut) {
+    let json = |payload: &Payload| serde_json::to_string(payload).unwrap_or_default();
+    let whole = json(payload);
+    let characters = whole.chars().count();
+    if characters <= TEXT_MAX {
+        return (whole, Cut { truncated: false });
+    }
+    (json(&Payload::LeftOut { characters }), Cut { truncated: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_lead_back_to_their_entries_and_ids_have_no_holes() {
+        let mut events = Vec::new();
+        let sink: Sink<'_> = Box::new(|event| {
+            events.push(event.clone());
+            Ok(())
+        });
+        let mut recorder = Recorder::new(sink, Box::new(|| 1_700_000_000_042));
+        recorder.enter(EventType::MapStateEntered, |_| {});
+        recorder.note(EventType::MapStateStarted, |_| {});
+        recorder.task(
+            "x",
+            &Payload::LeftOut { characters: 1 },
+            &Payload::LeftOut { characters: 1 },
+        );
+        recorder.leave(EventType::MapStateExited, |_| {});
+        drop(recorder);
+        let links: Vec<_> = events.iter().map(|e| (e.id, e.previous_event_id)).collect();
+        assert_eq!(links, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 1)]);
+        assert_eq!(events[0].timestamp, "2023-11-14T22:13:20.042Z");
+    }
+
+    #[test]
+    fn a_sink_that_fails_is_not_written_to_again() {
+        let mut calls = 0;
+        let sink: Sink<'_> = Box::new(|_| {
+            calls += 1;
+            Err(io::Error::other("full"))
+        });
+        let mut recorder = Recorder::new(sink, Box::new(|| 0));
+        recorder.note(EventType::ExecutionStarted, |_| {});
+        recorder.note(EventType::ExecutionStarted, |_| {});
+        assert_eq!(recorder.failure().unwrap().to_string(), "full");
+        drop(recorder);
+        assert_eq!(calls, 1);
+    }
+}

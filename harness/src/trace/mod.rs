@@ -1,0 +1,463 @@
+//! Tracing: a run told as an execution history, with statistics of what was seen at each site.
+//!
+//! [`Tracer`] is a [`Probe`]; [`Observed`] puts it around a running model, so that whoever generates needs not know of
+//! it. A tracer copies, counts and writes; it gives nothing back to the engine, and so cannot change a token.
+
+mod attention;
+pub mod history;
+mod lens;
+pub mod moments;
+mod observed;
+pub mod options;
+pub mod payload;
+mod product;
+mod whole;
+
+use std::collections::BTreeMap;
+use std::{fmt, io};
+
+use apr_engine::generate::{FinishReason, Generation};
+use apr_engine::model::Model;
+use apr_engine::probe::{Op, Probe, Site, Tap};
+
+pub use history::{Clock, History, HistoryEvent, Sink};
+pub use observed::Observed;
+pub use options::Options;
+pub use payload::Payload;
+pub use whole::flaws;
+
+use crate::compare::log_probabilities;
+use history::{EventType, Iteration, Length, Recorder};
+use lens::Lens;
+use moments::Moments;
+use payload::{
+    ANOMALIES_LISTED, Anomaly, Configuration, HeadTrace, KvState, LayerTrace, ModelFacts, Oddity,
+    Run, SCHEMA, SiteTrace, Summary, Tokens,
+};
+use product::Products;
+
+/// Magnitude above which activations have exploded.
+const EXPLOSION: f32 = 1e6;
+/// Values that are told of a site when asked for.
+const VALUES: usize = 8;
+/// The map of the layers.
+const LAYERS: &str = "layers";
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Embed,
+    Layers,
+    Head,
+}
+
+/// Logits of a step and their log-probabilities.
+struct Answer {
+    logits: Vec<f32>,
+    logprobs: Vec<f64>,
+}
+
+/// Writes the history of one run.
+pub struct Tracer<'m> {
+    model: &'m Model,
+    options: Options,
+    recorder: Recorder<'m>,
+    products: Products<'m>,
+    lens: Lens<'m>,
+    phase: Phase,
+    /// Position of the first row of this step, and its rows.
+    rows: (usize, usize),
+    context: usize,
+    /// Tokens of the prompt.
+    prompt: usize,
+    /// Tokens chosen so far.
+    chosen: usize,
+    embed: Vec<SiteTrace>,
+    layer: Option<(usize, LayerTrace)>,
+    head: HeadTrace,
+    /// Last rows of this layer that later sites need.
+    last: BTreeMap<Op, Vec<f32>>,
+    answer: Option<Answer>,
+    summary: Summary,
+}
+
+impl<'m> Tracer<'m> {
+    /// A tracer of a run of `model`; events go to `sink` as they happen.
+    pub fn new(model: &'m Model, options: Options, sink: Sink<'m>, clock: Clock) -> Self {
+        Self {
+            model,
+            options,
+            recorder: Recorder::new(sink, clock),
+            products: Products::new(model),
+            lens: Lens::new(model),
+            phase: Phase::Idle,
+            rows: (0, 0),
+            context: 0,
+            prompt: 0,
+            chosen: 0,
+            embed: Vec::new(),
+            layer: None,
+            head: HeadTrace::default(),
+            last: BTreeMap::new(),
+            answer: None,
+            summary: Summary::default(),
+        }
+    }
+
+    /// The run begins: `prompt` was made of a text of `characters`.
+    pub fn start(
+        &mut self,
+        version: &str,
+        id: &str,
+        configuration: Configuration,
+        characters: usize,
+        prompt: &[u32],
+    ) {
+        let config = self.model.config();
+        let run = Run {
+            schema: SCHEMA.to_owned(),
+            execution_arn: format!("arn:apr:execution:local:{id}"),
+            apr_version: version.to_owned(),
+            model: ModelFacts {
+                path: self.model.path().display().to_string(),
+                format: self.model.format().name().to_owned(),
+                architecture: config.family.name.to_owned(),
+                layers: config.layers,
+                hidden_size: config.hidden,
+                heads: config.heads,
+                kv_heads: config.kv_heads,
+                vocab_size: config.vocab,
+            },
+            configuration,
+            sites: self.options.ops.iter().map(|op| op.name().to_owned()).collect(),
+            layers: self.options.layers.iter().copied().collect(),
+            outputs_recomputed: product::OUTPUTS,
+        };
+        self.prompt = prompt.len();
+        let run = Payload::Run(Box::new(run));
+        self.recorder.enter(EventType::ExecutionStarted, |event| event.starts(&run));
+        let tokens = Payload::Tokens(Tokens::of(0, prompt));
+        self.recorder.task("tokenize", &Payload::Text { characters }, &tokens);
+    }
+
+    /// The run ends: with an answer, or with the code and the text of an error.
+    ///
+    /// # Errors
+    /// When an event could not be written.
+    pub fn finish(&mut self, result: Result<&Generation, (&str, &str)>) -> io::Result<()> {
+        match result {
+            Ok(generation) => {
+                let unread = generation.tokens.iter().skip(self.chosen).copied();
+                for token in unread.chain(generation.end_token).collect::<Vec<u32>>() {
+                    self.sample(token);
+                }
+                generation.finish_reason.name().clone_into(&mut self.summary.finish_reason);
+                self.summary.tokens = generation.tokens.len();
+                let output = Payload::Summary(Box::new(self.summary.clone()));
+                if generation.finish_reason == FinishReason::Cancelled {
+                    self.recorder.leave(EventType::ExecutionAborted, |event| {
+                        event.aborts("cancelled", "the caller broke off");
+                    });
+                } else {
+                    self.recorder
+                        .leave(EventType::ExecutionSucceeded, |event| event.succeeds(&output));
+                }
+            }
+            Err((code, cause)) => {
+                self.recorder.leave(EventType::ExecutionFailed, |event| event.fails(code, cause));
+            }
+        }
+        self.recorder.failure().map_or(Ok(()), Err)
+    }
+
+    /// Values that were shown so far.
+    pub fn values(&self) -> u64 {
+        self.summary.values
+    }
+
+    /// `tokens` are about to be read from `position` on, in a cache of `context` positions.
+    fn begin(&mut self, position: usize, tokens: &[u32], context: usize) {
+        // What is not of the prompt was chosen from the logits of the step before.
+        if position >= self.prompt
+            && let [token] = tokens
+        {
+            self.sample(*token);
+        }
+        self.context = context;
+        self.open(position, tokens.len(), &Payload::Tokens(Tokens::of(position, tokens)));
+    }
+
+    fn open(&mut self, position: usize, rows: usize, input: &Payload) {
+        self.rows = (position, rows);
+        self.phase = Phase::Embed;
+        self.answer = None;
+        self.head = HeadTrace::default();
+        self.lens.clear();
+        self.recorder.enter(EventType::TaskStateEntered, |event| event.enters("embed", input));
+    }
+
+    fn sample(&mut self, token: u32) {
+        let answer = self.answer.take();
+        let of = |answer: &Answer| {
+            let own = *answer.logits.get(token as usize)?;
+            let rank = 1 + answer.logits.iter().filter(|other| **other > own).count();
+            Some((rank, *answer.logprobs.get(token as usize)?))
+        };
+        let (rank, logprob) = answer.as_ref().and_then(of).unzip();
+        let input = Payload::Rows { position: self.rows.0 + self.rows.1, rows: 1 };
+        self.recorder.task("sample", &input, &Payload::Sample { token, rank, logprob });
+        self.chosen += 1;
+    }
+
+    /// Goes on to `phase`, closing what is open before it.
+    fn go_to(&mut self, phase: Phase) {
+        if self.phase == Phase::Embed && phase != Phase::Embed {
+            let sites = std::mem::take(&mut self.embed);
+            self.recorder.leave(EventType::TaskStateExited, |event| {
+                event.exits("embed", &Payload::Sites { sites });
+            });
+            let input = Payload::Rows { position: self.rows.0, rows: self.rows.1 };
+            let length = self.model.config().layers;
+            self.recorder.enter(EventType::MapStateEntered, |event| event.enters(LAYERS, &input));
+            self.recorder.note(EventType::MapStateStarted, |event| {
+                event.map_state_started_event_details = Some(Length { length });
+            });
+            self.phase = Phase::Layers;
+        }
+        if self.phase == Phase::Layers && phase == Phase::Head {
+            self.close_layer(true);
+            let cache = Payload::Cache(self.cache());
+            self.recorder.note(EventType::MapStateSucceeded, |_| {});
+            self.recorder.leave(EventType::MapStateExited, |event| event.exits(LAYERS, &cache));
+            let input = Payload::Rows { position: self.rows.0, rows: self.rows.1 };
+            self.recorder
+                .enter(EventType::TaskStateEntered, |event| event.enters("lm_head", &input));
+            self.phase = Phase::Head;
+        }
+    }
+
+    /// The step ends; `logits` are those of its last row.
+    fn end(&mut self, logits: &[f32]) {
+        self.go_to(Phase::Head);
+        if self.options.has(Site::model(Op::Logits)) {
+            let logprobs = log_probabilities(logits);
+            self.head.evolution = self.lens.evolution(logits, &logprobs);
+            self.answer = Some(Answer { logits: logits.to_vec(), logprobs });
+        }
+        if let Some(evolution) = &self.head.evolution {
+            let odd = lens::oddities(evolution);
+            self.count(&odd);
+            self.head.anomalies = odd;
+        }
+        self.close_head();
+    }
+
+    /// The step ends in an error: what was seen until then is told.
+    fn fail(&mut self) {
+        match self.phase {
+            Phase::Idle => return,
+            Phase::Embed => {
+                let sites = std::mem::take(&mut self.embed);
+                self.recorder.leave(EventType::TaskStateExited, |event| {
+                    event.exits("embed", &Payload::Sites { sites });
+                });
+            }
+            Phase::Layers => {
+                self.close_layer(false);
+                self.recorder.leave(EventType::MapStateFailed, |_| {});
+            }
+            Phase::Head => self.close_head(),
+        }
+        self.phase = Phase::Idle;
+    }
+
+    fn close_head(&mut self) {
+        let head = Payload::Head(Box::new(std::mem::take(&mut self.head)));
+        self.recorder.leave(EventType::TaskStateExited, |event| event.exits("lm_head", &head));
+        self.summary.steps += 1;
+        self.phase = Phase::Idle;
+        self.last.clear();
+    }
+
+    fn open_layer(&mut self, layer: usize) {
+        self.close_layer(true);
+        let iteration = Iteration { name: LAYERS.to_owned(), index: layer };
+        self.recorder.enter(EventType::MapIterationStarted, |event| {
+            event.map_iteration_started_event_details = Some(iteration);
+        });
+        let input = Payload::Rows { position: self.rows.0, rows: self.rows.1 };
+        let name = format!("{LAYERS}.{layer}");
+        self.recorder.enter(EventType::TaskStateEntered, |event| event.enters(&name, &input));
+        self.layer = Some((layer, LayerTrace::default()));
+        self.last.clear();
+    }
+
+    fn close_layer(&mut self, whole: bool) {
+        let Some((index, mut trace)) = self.layer.take() else { return };
+        trace.attention_ratio = ratio(&trace.sites, Op::OProj, Op::AttnResidual);
+        trace.feed_forward_ratio = ratio(&trace.sites, Op::Down, Op::FfnResidual);
+        let output = Payload::Layer(Box::new(trace));
+        let name = format!("{LAYERS}.{index}");
+        self.recorder.leave(EventType::TaskStateExited, |event| event.exits(&name, &output));
+        let iteration = Some(Iteration { name: LAYERS.to_owned(), index });
+        if whole {
+            self.recorder.leave(EventType::MapIterationSucceeded, |event| {
+                event.map_iteration_succeeded_event_details = iteration;
+            });
+        } else {
+            self.recorder.leave(EventType::MapIterationFailed, |event| {
+                event.map_iteration_failed_event_details = iteration;
+            });
+        }
+    }
+
+    fn cache(&self) -> KvState {
+        let config = self.model.config();
+        let size = self.rows.0 + self.rows.1;
+        let width = config.kv_width();
+        KvState {
+            step: self.summary.steps,
+            size,
+            capacity: self.context,
+            layers: config.layers,
+            width,
+            values: 2 * (config.layers * width) as u64 * size as u64,
+            hit_rate: self.rows.0 as f64 / size.max(1) as f64,
+            evictions: 0,
+            unseen: config.sliding_window.map_or(0, |window| size.saturating_sub(window)),
+        }
+    }
+
+    fn count(&mut self, anomalies: &[Anomaly]) {
+        self.summary.anomalies_total += anomalies.len() as u64;
+        let room = ANOMALIES_LISTED.saturating_sub(self.summary.anomalies.len());
+        self.summary.anomalies.extend(anomalies.iter().take(room).cloned());
+    }
+
+    /// What is told of a site.
+    fn look(&mut self, tap: &Tap<'_>, last: &[f32]) -> SiteTrace {
+        let moments = Moments::of(tap.values);
+        self.summary.values += moments.count();
+        let site = tap.site.to_string();
+        let anomalies = oddities(&moments, tap.site.op, &site);
+        self.count(&anomalies);
+        let told = |value: &f32| value.is_finite().then_some(*value);
+        let values = self.options.verbose.then(|| last.iter().take(VALUES).map(told).collect());
+        let shape = [tap.rows, last.len()];
+        SiteTrace { site, shape, statistics: moments.statistics(), anomalies, values }
+    }
+
+    /// The error of a product of the last row, when its input was seen.
+    fn product(&mut self, site: Site, output: &[f32]) -> Option<payload::ProductError> {
+        let (_, _, input) = product::operands(site.op)?;
+        self.products.error(site, self.last.get(&input)?, output)
+    }
+
+    /// A long prompt is read in several passes: each is a step of its own.
+    fn follow(&mut self, tap: &Tap<'_>) {
+        if self.phase != Phase::Idle && tap.position != self.rows.0 {
+            self.go_to(Phase::Head);
+            self.close_head();
+            let input = Payload::Rows { position: tap.position, rows: tap.rows };
+            self.open(tap.position, tap.rows, &input);
+        }
+        self.rows = (tap.position, tap.rows);
+    }
+
+    fn tap_in_layer(&mut self, layer: usize, tap: &Tap<'_>, last: &[f32]) {
+        self.follow(tap);
+        self.go_to(Phase::Layers);
+        if self.layer.as_ref().is_none_or(|(open, _)| *open != layer) {
+            self.open_layer(layer);
+        }
+        let seen = self.look(tap, last);
+        let mut heads = Vec::new();
+        if tap.site.op == Op::AttnScores {
+            let count = self.model.config().heads;
+            heads = attention::heads(last, count, tap.position + tap.rows - 1);
+            for head in &heads {
+                self.count(&attention::oddities(head, last.len() / count.max(1), &seen.site));
+            }
+        }
+        let product = self.product(tap.site, last);
+        if tap.site.op == Op::FfnResidual && self.options.has(Site::model(Op::Logits)) {
+            self.lens.take(layer, last);
+        }
+        if let Some((_, trace)) = &mut self.layer {
+            trace.sites.push(seen);
+            trace.attention.extend(heads);
+            trace.quantization.extend(product);
+        }
+    }
+}
+
+impl fmt::Debug for Tracer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Tracer");
+        shown.field("options", &self.options).field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
+
+impl Probe for Tracer<'_> {
+    fn wants(&self, site: Site) -> bool {
+        self.options.has(site)
+    }
+
+    fn tap(&mut self, tap: Tap<'_>) {
+        let width = tap.values.len() / tap.rows.max(1);
+        let last = tap.values.get(tap.values.len() - width..).unwrap_or_default();
+        if let Some(layer) = tap.site.layer {
+            self.tap_in_layer(layer, &tap, last);
+        } else if tap.site.op == Op::Embed {
+            self.follow(&tap);
+            let seen = self.look(&tap, last);
+            self.embed.push(seen);
+        } else {
+            self.go_to(Phase::Head);
+            let seen = self.look(&tap, last);
+            self.head.sites.push(seen);
+            if let Some(error) = self.product(tap.site, last) {
+                self.head.quantization.push(error);
+            }
+        }
+        let later = matches!(
+            tap.site.op,
+            Op::AttnNorm | Op::AttnOut | Op::FfnNorm | Op::Swiglu | Op::FinalNorm
+        );
+        if later {
+            self.last.insert(tap.site.op, last.to_vec());
+        }
+    }
+}
+
+/// What is odd about the values of a site.
+fn oddities(moments: &Moments, op: Op, site: &str) -> Vec<Anomaly> {
+    let found = moments.statistics();
+    let magnitude = moments.magnitude();
+    let odd = [
+        (Oddity::Nan, found.nan > 0, found.nan as f64),
+        (Oddity::Infinity, found.inf > 0, found.inf as f64),
+        (Oddity::Explosion, magnitude > EXPLOSION, f64::from(magnitude)),
+        // The first position looks at itself alone: there, equal attention is right.
+        (Oddity::Collapse, moments.constant() && op != Op::AttnScores, f64::from(magnitude)),
+    ];
+    let place = || site.to_owned();
+    odd.into_iter()
+        .filter(|(_, is, _)| *is)
+        .map(|(oddity, _, found)| Anomaly { oddity, place: place(), found: Some(found) })
+        .collect()
+}
+
+/// Root mean square at `part` divided by that at `whole`.
+fn ratio(sites: &[SiteTrace], part: Op, whole: Op) -> Option<f64> {
+    let rms = |op: Op| {
+        let seen = sites.iter().find(|seen| seen.site.rsplit('.').next() == Some(op.name()))?;
+        seen.statistics.rms
+    };
+    let ratio = rms(part)? / rms(whole)?;
+    ratio.is_finite().then_some(ratio)
+}
+
+#[cfg(test)]
+mod tests;
