@@ -261,6 +261,8 @@ pub(crate) struct QaArgs {
 pub(crate) enum QaAction {
     /// List the cases that would run, or the parameters of their contracts.
     List(Box<QaListArgs>),
+    /// Show which claims the gates cover, and write reports/coverage.md and reports/coverage.json.
+    Coverage(CoverageArgs),
     /// Print the JSON Schema of contract and suite files.
     Schema {
         /// Which file kind.
@@ -278,12 +280,27 @@ pub(crate) struct QaListArgs {
     pub(crate) options: QaOptions,
 }
 
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CoverageArgs {
+    /// Folder for the reports.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write no report files.
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) no_report: bool,
+    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CatalogueFile {
     /// `contracts/*.yaml`.
     Contract,
     /// `suites/*.yaml`.
     Suite,
+    /// `contracts/claims/*.yaml`.
+    Claims,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -29,6 +29,7 @@ pub(crate) enum Stance {
 const TABLE: &[(&str, Stance)] = &[
     ("qa", Stance::Diagnoses),
     ("qa list", Stance::Apart),
+    ("qa coverage", Stance::Apart),
     ("qa schema", Stance::Apart),
     ("run", Stance::Acts),
     ("validate", Stance::Diagnoses),

@@ -21,6 +21,7 @@ pub mod admission;
 pub mod case;
 pub mod compare;
 pub mod contract;
+pub mod coverage;
 pub mod event;
 pub mod fault;
 pub mod filter;

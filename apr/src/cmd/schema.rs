@@ -14,6 +14,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
         ("error", schema_for!(Envelope<ErrorOutput>)),
         ("qa", schema_for!(Envelope<cmd::qa::QaOutput>)),
+        ("qa-coverage", schema_for!(Envelope<cmd::qa::CoverageOutput>)),
         ("qa-prove", schema_for!(Envelope<cmd::qa::ProveOutput>)),
         ("qa-list", schema_for!(Envelope<cmd::qa::ListOutput>)),
         ("run", schema_for!(Envelope<cmd::run::RunOutput>)),

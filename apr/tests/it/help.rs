@@ -6,6 +6,7 @@ use super::program::output;
 const COMMANDS: &[&[&str]] = &[
     &["qa"],
     &["qa", "list"],
+    &["qa", "coverage"],
     &["qa", "schema"],
     &["run"],
     &["validate"],

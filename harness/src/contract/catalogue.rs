@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::Contract;
 use super::load::{self, CatalogueError, Loaded, load_with};
 use super::parameter::{ParameterValue, Setting};
+use super::{Contract, validate};
 
 /// All contracts that are known, with the hash of their text.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -105,6 +105,21 @@ impl Catalogue {
         }
         made.sha256 = hexadecimal(&hash.finalize());
         Ok(made)
+    }
+
+    /// A mistake in gate `index` of a contract of this catalogue, with its place in the file.
+    pub(crate) fn wrong_gate(
+        &self,
+        contract: &Contract,
+        index: usize,
+        message: String,
+    ) -> CatalogueError {
+        let id = contract.gates.get(index).map_or("", |gate| gate.id.as_str());
+        let (file, text) = self
+            .sources
+            .get(&contract.contract)
+            .map_or((Path::new("contracts"), ""), |(file, text)| (file.as_path(), text.as_str()));
+        validate::in_gate(index, id, message).located(text, file)
     }
 
     /// Names of all contracts, those that wait for a value included.

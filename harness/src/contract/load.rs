@@ -125,7 +125,7 @@ pub fn load_waivers(text: &str, file: &Path) -> Result<Vec<Waiver>, CatalogueErr
 }
 
 /// The `*.yaml` files of a directory, sorted.
-pub(super) fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
+pub(crate) fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
     let refused = |error: std::io::Error| CatalogueError::whole(directory, error.to_string());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(refused)? {

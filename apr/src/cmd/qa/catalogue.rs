@@ -48,12 +48,17 @@ impl Root {
 
     /// All contracts.
     pub(crate) fn catalogue(&self) -> Result<Catalogue, Failure> {
-        Catalogue::from_directory(&self.0.join("contracts")).map_err(Failure::usage)
+        Catalogue::from_directory(&self.contracts()).map_err(Failure::usage)
     }
 
     /// The carried fixtures.
     pub(crate) fn fixtures(&self) -> PathBuf {
         self.0.join("fixtures")
+    }
+
+    /// The contracts.
+    pub(crate) fn contracts(&self) -> PathBuf {
+        self.0.join("contracts")
     }
 
     /// The usual place of reports.

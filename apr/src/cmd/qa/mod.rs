@@ -1,6 +1,7 @@
 //! `apr qa`: falsify a model gate by gate, report, exit with the verdict.
 
 mod catalogue;
+mod coverage;
 mod list;
 mod prove;
 pub(crate) mod reports;
@@ -34,6 +35,7 @@ use crate::interrupt::Interrupt;
 use crate::render::{Envelope, Terminal};
 
 pub(crate) use catalogue::Root;
+pub(crate) use coverage::CoverageOutput;
 pub(crate) use list::ListOutput;
 pub(crate) use prove::ProveOutput;
 
@@ -51,6 +53,7 @@ pub(crate) fn run(args: QaArgs, terminal: &Terminal, interrupt: &Interrupt) -> R
     match args.action {
         Some(QaAction::Schema { file }) => schema(file, terminal),
         Some(QaAction::List(args)) => list::run(&args, terminal),
+        Some(QaAction::Coverage(args)) => coverage::run(&args, terminal),
         None if args.options.prove => prove::run(&args.options, terminal, interrupt),
         None => judge(&args.options, terminal, interrupt),
     }
@@ -60,6 +63,7 @@ fn schema(file: CatalogueFile, terminal: &Terminal) -> Result<u8, Failure> {
     terminal.value(&match file {
         CatalogueFile::Contract => apr_harness::contract::schema(),
         CatalogueFile::Suite => apr_harness::suite::schema(),
+        CatalogueFile::Claims => apr_harness::coverage::claim::schema(),
     })?;
     Ok(0)
 }
