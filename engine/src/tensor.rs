@@ -344,6 +344,45 @@ impl Tensor {
         &self.bytes
     }
 
+    /// The rows `rows` of a matrix as a matrix of their own. Bytes are shared, except under a scale for the whole
+    /// tensor, which stands in front of the first row only.
+    ///
+    /// # Errors
+    /// [`Code::TensorShape`] for rows that are not there or of a tensor that is no matrix, [`Code::TensorRagged`]
+    /// when they do not begin and end between blocks.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Self> {
+        let outside = || {
+            Error::new(Code::TensorShape)
+                .expected(format_args!("rows {rows:?} of a matrix"))
+                .found(self.shape)
+        };
+        let [count, cols] = *self.shape.dims() else { return Err(outside()) };
+        if rows.start > rows.end || rows.end as u64 > count {
+            return Err(outside());
+        }
+        let shape = Shape::new(&[rows.len() as u64, cols])?;
+        let bytes = match (self.view()?.row_stride(), self.dtype) {
+            (Some(stride), _) => self.bytes.slice(rows.start * stride..rows.end * stride),
+            (None, Dtype::AprQ8) => {
+                let at = |row: usize| 4 + row * cols as usize;
+                let codes = self.bytes.get(at(rows.start)..at(rows.end));
+                let scale = self.bytes.get(..4).unwrap_or_default();
+                codes.map(|codes| [scale, codes].concat().into())
+            }
+            (None, dtype) => {
+                let (len, size) = (dtype.block_len(), dtype.block_bytes());
+                let [start, end] = [rows.start, rows.end].map(|row| row * cols as usize);
+                if !start.is_multiple_of(len) || !end.is_multiple_of(len) {
+                    return Err(Error::new(Code::TensorRagged)
+                        .expected(format_args!("rows {rows:?} on the borders of {dtype} blocks"))
+                        .found(self.shape));
+                }
+                self.bytes.slice(start / len * size..end / len * size)
+            }
+        };
+        Self::new(self.dtype, shape, bytes.ok_or_else(outside)?)
+    }
+
     /// Borrowed view of the same tensor.
     ///
     /// # Errors
@@ -377,6 +416,34 @@ mod tests {
         let mut whole = vec![0.0; 160];
         quant::dequantize_row(Dtype::Q8_0, &bytes, &mut whole).unwrap();
         assert_eq!(view.dequantize().unwrap(), whole[..144]);
+    }
+
+    #[test]
+    fn rows_taken_from_a_matrix_keep_their_values_in_every_layout() {
+        let values: Vec<f32> = (0..6 * 32).map(|value| (value % 41) as f32 - 20.0).collect();
+        let shape = Shape::new(&[6, 32]).unwrap();
+        for dtype in [Dtype::F32, Dtype::BF16, Dtype::Q8_0, Dtype::AprQ8, Dtype::AprQ4] {
+            let cols = if dtype.is_flat() { values.len() } else { 32 };
+            let bytes = quant::quantize(dtype, cols, &values).unwrap();
+            let whole = Tensor::new(dtype, shape, bytes.into()).unwrap();
+            let part = whole.rows(2..5).unwrap();
+            let (part, whole) = (part.view().unwrap(), whole.view().unwrap());
+            assert_eq!(part.dequantize().unwrap(), whole.dequantize().unwrap()[2 * 32..5 * 32]);
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_there_or_cut_a_block_are_refused() {
+        let of = |dtype: Dtype, dims: &[u64]| {
+            let shape = Shape::new(dims).unwrap();
+            let values = vec![1.0; shape.elements() as usize];
+            let bytes = quant::quantize(dtype, values.len(), &values).unwrap();
+            Tensor::new(dtype, shape, bytes.into()).unwrap()
+        };
+        let error = |tensor: Tensor, rows| tensor.rows(rows).unwrap_err().code();
+        assert_eq!(error(of(Dtype::F32, &[4, 2]), 2..5), Code::TensorShape);
+        assert_eq!(error(of(Dtype::F32, &[4]), 0..1), Code::TensorShape);
+        assert_eq!(error(of(Dtype::AprQ4, &[4, 48]), 1..2), Code::TensorRagged);
     }
 
     #[test]

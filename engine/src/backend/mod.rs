@@ -58,6 +58,8 @@ pub struct Rope<'a> {
     pub style: RopeStyle,
     /// Radians per position of each pair; twice its length is the number of rotated values per head.
     pub inverse_frequencies: &'a [f32],
+    /// Factor on the rotated values.
+    pub stretch: f32,
     /// Position of row 0.
     pub position: usize,
     /// Rows.

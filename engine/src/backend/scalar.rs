@@ -154,6 +154,7 @@ impl Backend for Scalar {
                         RopeStyle::Adjacent => (2 * pair, 2 * pair + 1),
                     };
                     let (sin, cos) = (position * f64::from(*frequency)).sin_cos();
+                    let (sin, cos) = (sin * f64::from(rope.stretch), cos * f64::from(rope.stretch));
                     let (a, b) = (f64::from(head[first]), f64::from(head[second]));
                     head[first] = (a * cos - b * sin) as f32;
                     head[second] = (a * sin + b * cos) as f32;

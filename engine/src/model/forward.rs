@@ -4,11 +4,12 @@
 
 use super::config::Config;
 use super::lm::{Lm, LogitRows, Want};
+use super::rotation::Rotation;
 use super::weights::{Resident, ResidentLayer, Weights};
 use crate::backend::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope};
 use crate::error::{Code, Error, Place, Result};
 use crate::format::mmap::guard;
-use crate::probe::{Op, Probe, Site, Tap};
+use crate::probe::{NoProbe, Op, Probe, Site, Tap};
 
 /// Rows of logits computed in one product, so that the buffer stays small with large vocabularies.
 const HEAD_ROWS: usize = 16;
@@ -85,11 +86,14 @@ pub struct Transformer<B: Backend> {
     weights: Resident<B::Weight>,
     kv: B::Kv,
     buffers: Buffers<B::Buf>,
-    /// Radians per position, `[rope.dims / 2]`.
-    inverse_frequencies: Vec<f32>,
+    rotation: Rotation,
     context: usize,
     chunk: usize,
     position: usize,
+    /// The tokens in the cache, `[position]`.
+    seen: Vec<u32>,
+    /// Whether the keys in the cache were rotated as those of a long text.
+    long: bool,
     /// Logits of the last call, `[wanted, vocab]`.
     logits: Vec<f32>,
 }
@@ -107,12 +111,12 @@ impl<B: Backend> Transformer<B> {
             weights: weights.upload(config, &backend)?,
             kv: backend.kv_alloc(kv)?,
             buffers: Buffers::new(&backend, config, chunk)?,
-            inverse_frequencies: config
-                .rope
-                .inverse_frequencies(weights.rope_factors()?.as_deref()),
+            rotation: Rotation::new(&config.rope, weights)?,
             context,
             chunk,
             position: 0,
+            seen: Vec::new(),
+            long: false,
             logits: Vec::new(),
             config: config.clone(),
             backend,
@@ -151,7 +155,8 @@ impl<B: Backend> Transformer<B> {
         let mut pass = Pass {
             config: &self.config,
             backend,
-            inverse_frequencies: &self.inverse_frequencies,
+            rotation: &self.rotation,
+            long: self.long,
             position: self.position,
             rows,
             probe,
@@ -168,7 +173,21 @@ impl<B: Backend> Transformer<B> {
             pass.head(&self.weights.final_norm, head, buffers, first, count, &mut self.logits)?;
         }
         self.position += rows;
+        self.seen.extend_from_slice(tokens);
         Ok(())
+    }
+
+    /// Where a text becomes a long one, or after forgetting a short one again, the keys in the cache carry another
+    /// rotation than the new ones would: they are computed again.
+    fn rotate_for(&mut self, tokens: usize) -> Result<()> {
+        let long = self.rotation.is_long(tokens);
+        if long == self.long {
+            return Ok(());
+        }
+        self.long = long;
+        let seen = std::mem::take(&mut self.seen);
+        self.position = 0;
+        seen.chunks(self.chunk).try_for_each(|chunk| self.run_chunk(chunk, 0, &mut NoProbe))
     }
 }
 
@@ -191,6 +210,7 @@ impl<B: Backend> Lm for Transformer<B> {
 
     fn truncate(&mut self, len: usize) {
         self.position = self.position.min(len);
+        self.seen.truncate(len);
     }
 
     fn forward(
@@ -201,6 +221,7 @@ impl<B: Backend> Lm for Transformer<B> {
     ) -> Result<LogitRows<'_>> {
         self.check(tokens)?;
         self.logits.clear();
+        self.rotate_for(self.position + tokens.len())?;
         let chunks = tokens.len().div_ceil(self.chunk);
         for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
             let wanted = match want {
@@ -220,7 +241,9 @@ impl<B: Backend> Lm for Transformer<B> {
 struct Pass<'a, B> {
     config: &'a Config,
     backend: &'a B,
-    inverse_frequencies: &'a [f32],
+    rotation: &'a Rotation,
+    /// Whether this is part of a long text.
+    long: bool,
     /// Position of the first row.
     position: usize,
     /// Tokens in this chunk.
@@ -374,7 +397,8 @@ impl<B: Backend> Pass<'_, B> {
     fn rope(&self, heads: usize) -> Rope<'_> {
         Rope {
             style: self.config.rope.style,
-            inverse_frequencies: self.inverse_frequencies,
+            inverse_frequencies: self.rotation.frequencies(self.long),
+            stretch: self.rotation.stretch,
             position: self.position,
             rows: self.rows,
             heads,

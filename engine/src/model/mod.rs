@@ -1,12 +1,14 @@
 //! The transformer: hyper-parameters and names as data, one forward pass.
 
 pub mod config;
+mod conventions;
 mod facade;
 pub mod forward;
 pub mod generation;
 mod keys;
 pub mod lm;
 pub mod rope;
+mod rotation;
 pub mod slots;
 pub mod weights;
 
@@ -15,6 +17,6 @@ pub use facade::Model;
 pub use forward::{LmOptions, Transformer};
 pub use generation::GenerationDefaults;
 pub use lm::{Lm, LogitRows, Want};
-pub use rope::{RopeConfig, RopeScaling, RopeStyle};
+pub use rope::{LongRope, RopeConfig, RopeScaling, RopeStyle};
 pub use slots::{Naming, Role, Slot};
 pub use weights::{NamedTensor, Weights};

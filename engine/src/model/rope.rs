@@ -1,6 +1,6 @@
-//! Rotary position embedding as data: style, base, scaling, and the table of inverse frequencies.
+//! Rotary position embedding as data: style, base and scaling.
 //!
-//! Knows how frequencies come about, not how vectors are rotated: that is an operation of the backend.
+//! Knows what files say of it. The frequencies that follow are made by [`super::rotation`].
 
 use serde_json::{Map, Value as Json};
 
@@ -18,7 +18,7 @@ pub enum RopeStyle {
 }
 
 /// How frequencies are stretched beyond the trained context.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -38,10 +38,23 @@ pub enum RopeScaling {
         /// Context of the first training stage, tokens.
         original_context: f64,
     },
+    /// Each frequency by a divisor of its own, of one set for short texts and of another for long ones.
+    Long(LongRope),
+}
+
+/// LongRoPE, also called su-scaled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongRope {
+    /// Longest text, in tokens, that the short set serves.
+    pub original_context: usize,
+    /// Factor on every rotated value: what longer texts take from the sharpness of attention.
+    pub attention_factor: f64,
+    /// Divisors for short and for long texts, `[dims / 2]` each; `None` when the file has them as tensors.
+    pub factors: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 /// Rotary embedding of a model.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     /// Base of the geometric series of wavelengths.
     pub theta: f64,
@@ -60,27 +73,34 @@ const THETA: Key = Key { json: &["rope_theta"], gguf: "rope.freq_base" };
 const DIMS: Key = Key { json: &[], gguf: "rope.dimension_count" };
 const PARTIAL: Key = Key { json: &["partial_rotary_factor"], gguf: "" };
 const SCALING: Key = Key { json: &["rope_scaling"], gguf: "" };
+const ORIGINAL_CONTEXT: Key =
+    Key { json: &["original_max_position_embeddings"], gguf: "rope.scaling.original_context_length" };
+const FACTOR: Key = Key { json: &["factor"], gguf: "" };
+const ATTENTION_FACTOR: Key = Key { json: &["attention_factor"], gguf: "" };
 const PARAMETERS: Key = Key { json: &["rope_parameters"], gguf: "" };
 const GGUF_SCALING: Key = Key { json: &[], gguf: "rope.scaling.type" };
 const GGUF_FACTOR: Key = Key { json: &[], gguf: "rope.scaling.factor" };
+const GGUF_ATTENTION: Key = Key { json: &[], gguf: "rope.scaling.attn_factor" };
 
 impl RopeConfig {
     /// Reads base, scaling and rotated width. The style is set by the caller, who knows the origin.
-    pub(super) fn read(keys: &Keys<'_>, head_dim: usize) -> Result<Self> {
+    ///
+    /// `context` is the longest context of the model, in tokens.
+    pub(super) fn read(keys: &Keys<'_>, head_dim: usize, context: usize) -> Result<Self> {
         let parameters = keys.object(&PARAMETERS)?;
-        let nested = match parameters {
-            Some(map) => Keys::Json(map).real(&THETA)?,
-            None => None,
+        let real = |key: &Key| match (keys.real(key)?, parameters) {
+            (None, Some(map)) => Keys::Json(map).real(key),
+            (found, _) => Ok(found),
         };
-        let dims = match keys.real(&PARTIAL)? {
+        let dims = match real(&PARTIAL)? {
             Some(factor) => (head_dim as f64 * factor) as usize,
             None => keys.count(&DIMS)?.unwrap_or(head_dim),
         };
         let scaling = match keys.object(&SCALING)?.or(parameters) {
-            Some(map) => RopeScaling::from_json(map)?,
-            None => RopeScaling::from_gguf(keys)?,
+            Some(map) => RopeScaling::from_json(map, keys, context)?,
+            None => RopeScaling::from_gguf(keys, context)?,
         };
-        let theta = keys.real(&THETA)?.or(nested).unwrap_or(THETA_DEFAULT);
+        let theta = real(&THETA)?.unwrap_or(THETA_DEFAULT);
         Ok(Self { theta, style: RopeStyle::Neox, scaling, dims })
     }
 
@@ -93,41 +113,12 @@ impl RopeConfig {
             let expected = format!("an even number from 2 to {head_dim}");
             return Err(out_of_range("rope dimensions", self.dims, expected));
         }
-        self.scaling.check()
-    }
-
-    /// Angle per position of each pair: `dims / 2` values, after scaling, divided by `factors` when
-    /// the file brings them.
-    ///
-    /// Rounded to f32, as every trained model saw them.
-    pub fn inverse_frequencies(&self, factors: Option<&[f32]>) -> Vec<f32> {
-        let exponent = |pair: usize| (2 * pair) as f64 / self.dims as f64;
-        (0..self.dims / 2)
-            .map(|pair| {
-                let plain = self.theta.powf(-exponent(pair));
-                let scaled = self.scaling.apply(plain);
-                match factors.and_then(|factors| factors.get(pair)) {
-                    Some(factor) => (scaled / f64::from(*factor)) as f32,
-                    None => scaled as f32,
-                }
-            })
-            .collect()
-    }
-}
-
-impl RopeConfig {
-    /// What the scaling divides each of the `dims / 2` plain frequencies by; GGUF stores Llama-3 scaling so.
-    pub fn divisors(&self) -> Vec<f32> {
-        let plain = |pair: usize| self.theta.powf(-((2 * pair) as f64 / self.dims as f64));
-        (0..self.dims / 2)
-            .map(plain)
-            .map(|frequency| (frequency / self.scaling.apply(frequency)) as f32)
-            .collect()
+        self.scaling.check(self.dims)
     }
 }
 
 impl RopeScaling {
-    fn from_json(map: &Map<String, Json>) -> Result<Self> {
+    fn from_json(map: &Map<String, Json>, keys: &Keys<'_>, context: usize) -> Result<Self> {
         let kind = map.get("rope_type").or_else(|| map.get("type"));
         let number = |field: &str| {
             map.get(field).and_then(Json::as_f64).ok_or_else(|| {
@@ -147,13 +138,21 @@ impl RopeScaling {
                 high: number("high_freq_factor")?,
                 original_context: number("original_max_position_embeddings")?,
             }),
+            Some("longrope" | "su") => LongRope::from_json(map, keys, context).map(Self::Long),
             other => Err(unknown_scaling("rope_scaling.rope_type", other.unwrap_or("none"))),
         }
     }
 
-    fn from_gguf(keys: &Keys<'_>) -> Result<Self> {
+    fn from_gguf(keys: &Keys<'_>, context: usize) -> Result<Self> {
+        let attention_factor = keys.real(&GGUF_ATTENTION)?;
         match keys.text(&GGUF_SCALING)? {
-            None | Some("none") => Ok(Self::None),
+            None | Some("none") if attention_factor.is_none() => Ok(Self::None),
+            // Older converters leave the type out.
+            None | Some("none" | "longrope") => Ok(Self::Long(LongRope {
+                original_context: keys.count(&ORIGINAL_CONTEXT)?.unwrap_or(context),
+                attention_factor: attention_factor.unwrap_or(1.0),
+                factors: None,
+            })),
             Some("linear") => match keys.real(&GGUF_FACTOR)? {
                 Some(factor) => Ok(Self::Linear { factor }),
                 None => Err(Error::new(Code::RopeScaling)
@@ -165,13 +164,15 @@ impl RopeScaling {
         }
     }
 
-    fn check(&self) -> Result<()> {
-        let (factor, ordered) = match *self {
+    /// `dims` is the number of rotated values per head.
+    fn check(&self, dims: usize) -> Result<()> {
+        let (factor, ordered) = match self {
             Self::None => return Ok(()),
-            Self::Linear { factor } => (factor, true),
+            Self::Linear { factor } => (*factor, true),
             Self::Llama3 { factor, low, high, original_context } => {
-                (factor, low > 0.0 && high > low && original_context >= 1.0)
+                (*factor, *low > 0.0 && high > low && *original_context >= 1.0)
             }
+            Self::Long(long) => return long.check(dims / 2),
         };
         let in_range = (1.0..=1e6).contains(&factor);
         if in_range && ordered {
@@ -183,10 +184,10 @@ impl RopeScaling {
             .found(format_args!("{self:?}")))
     }
 
-    /// Scales one inverse frequency (radians per token).
-    fn apply(&self, frequency: f64) -> f64 {
+    /// Scales one inverse frequency (radians per token), where one rule holds for all of them.
+    pub(super) fn apply(&self, frequency: f64) -> f64 {
         match *self {
-            Self::None => frequency,
+            Self::None | Self::Long(_) => frequency,
             Self::Linear { factor } => frequency / factor,
             Self::Llama3 { factor, low, high, original_context } => {
                 let wavelength = 2.0 * std::f64::consts::PI / frequency;
@@ -198,10 +199,65 @@ impl RopeScaling {
     }
 }
 
+impl LongRope {
+    /// Reads the object that names the scaling. The model's own key for the original context comes first, as in
+    /// the library that wrote it.
+    fn from_json(map: &Map<String, Json>, keys: &Keys<'_>, context: usize) -> Result<Self> {
+        let inner = Keys::Json(map);
+        let original = match keys.count(&ORIGINAL_CONTEXT)? {
+            Some(original) => original,
+            None => inner.count(&ORIGINAL_CONTEXT)?.unwrap_or(context),
+        };
+        let stretch = inner.real(&FACTOR)?.unwrap_or(context as f64 / original as f64);
+        let attention_factor = match inner.real(&ATTENTION_FACTOR)? {
+            Some(factor) => factor,
+            None if stretch <= 1.0 => 1.0,
+            None => (1.0 + stretch.ln() / (original as f64).ln()).sqrt(),
+        };
+        let divisors = |field: &str| -> Result<Vec<f32>> {
+            let list = map.get(field).and_then(Json::as_array);
+            let numbers = list.map(|list| list.iter().map(Json::as_f64).collect::<Option<Vec<_>>>());
+            match numbers.flatten() {
+                Some(numbers) => Ok(numbers.into_iter().map(|number| number as f32).collect()),
+                None => Err(Error::new(Code::RopeScaling)
+                    .field(format!("rope_scaling.{field}"))
+                    .expected("a list of numbers")
+                    .found(if list.is_some() { "other values in it" } else { "none" })),
+            }
+        };
+        let factors = Some((divisors("short_factor")?, divisors("long_factor")?));
+        Ok(Self { original_context: original, attention_factor, factors })
+    }
+
+    /// `pairs` is the number of frequencies.
+    fn check(&self, pairs: usize) -> Result<()> {
+        let wrong = |expected: String, found: String| {
+            Err(Error::new(Code::RopeScaling).field("rope_scaling").expected(expected).found(found))
+        };
+        if self.original_context < 2 {
+            let found = self.original_context.to_string();
+            return wrong("an original context of at least 2 tokens".into(), found);
+        }
+        if !(self.attention_factor > 0.0 && self.attention_factor <= 100.0) {
+            let found = self.attention_factor.to_string();
+            return wrong("an attention factor above 0, at most 100".into(), found);
+        }
+        let Some((short, long)) = &self.factors else { return Ok(()) };
+        for factors in [short, long] {
+            let usable = |factor: &f32| factor.is_finite() && *factor > 0.0;
+            if factors.len() != pairs || !factors.iter().all(usable) {
+                let found = format!("{} numbers", factors.len());
+                return wrong(format!("{pairs} finite positive divisors"), found);
+            }
+        }
+        Ok(())
+    }
+}
+
 fn unknown_scaling(field: &str, found: &str) -> Error {
     Error::new(Code::RopeScaling)
         .field(field)
-        .expected("default, linear or llama3")
+        .expected("default, linear, llama3 or longrope")
         .found(found)
         .hint("a wrong rotation gives fluent nonsense on long prompts, so this is refused")
 }
@@ -210,31 +266,22 @@ fn unknown_scaling(field: &str, found: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn config(scaling: RopeScaling) -> RopeConfig {
-        RopeConfig { theta: 500_000.0, style: RopeStyle::Neox, scaling, dims: 128 }
-    }
-
-    #[test]
-    fn llama3_keeps_short_wavelengths_and_stretches_long_ones() {
-        let scaling =
-            RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_context: 8192.0 };
-        let plain = config(RopeScaling::None).inverse_frequencies(None);
-        let scaled = config(scaling).inverse_frequencies(None);
-        assert_eq!(scaled[0].to_bits(), plain[0].to_bits());
-        assert!((plain[63] / scaled[63] - 8.0).abs() < 1e-5);
-        assert!(scaled.windows(2).all(|pair| pair[1] < pair[0]), "blending stays monotonic");
-    }
-
-    #[test]
-    fn factors_of_the_file_divide_the_frequencies() {
-        let plain = config(RopeScaling::None).inverse_frequencies(None);
-        let divided = config(RopeScaling::None).inverse_frequencies(Some(&[2.0; 64]));
-        assert!(plain.iter().zip(&divided).all(|(a, b)| (a / b - 2.0).abs() < 1e-6));
-    }
-
     #[test]
     fn a_factor_that_is_not_a_number_is_refused() {
-        let error = RopeScaling::Linear { factor: f64::NAN }.check().unwrap_err();
+        let error = RopeScaling::Linear { factor: f64::NAN }.check(8).unwrap_err();
         assert_eq!(error.code(), Code::RopeScaling);
+    }
+
+    #[test]
+    fn divisors_must_be_usable_and_one_for_each_pair() {
+        let long = |short: &[f32]| {
+            let factors = Some((short.to_vec(), vec![1.0, 2.0]));
+            let long = LongRope { original_context: 8, attention_factor: 1.0, factors };
+            RopeScaling::Long(long).check(4)
+        };
+        assert!(long(&[1.0, 1.5]).is_ok());
+        for wrong in [&[1.0][..], &[1.0, 0.0], &[1.0, f32::NAN], &[1.0, 1.0, 1.0]] {
+            assert_eq!(long(wrong).unwrap_err().code(), Code::RopeScaling, "{wrong:?}");
+        }
     }
 }

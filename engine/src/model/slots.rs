@@ -11,6 +11,9 @@ pub enum Role {
     Embed,
     /// Gain of the norm in front of attention, `[hidden]`.
     AttnNorm,
+    /// Query, key and value projection one below the other, `[(heads + 2 kv_heads) * head_dim, hidden]`. Only in
+    /// files: weights have the three apart.
+    Qkv,
     /// Query projection, `[heads * head_dim, hidden]`.
     Q,
     /// Query bias, `[heads * head_dim]`.
@@ -33,6 +36,8 @@ pub enum Role {
     OBias,
     /// Gain of the norm in front of the feed-forward block, `[hidden]`.
     FfnNorm,
+    /// Gate and up projection one below the other, `[2 intermediate, hidden]`. Only in files.
+    GateUp,
     /// Gate projection, `[intermediate, hidden]`.
     Gate,
     /// Up projection, `[intermediate, hidden]`.
@@ -45,10 +50,16 @@ pub enum Role {
     Head,
     /// Divisors of the rotary frequencies, `[rope_dims / 2]` (Llama-3 scaling as GGUF stores it).
     RopeFactors,
+    /// The same for short texts (`LongRoPE` as GGUF stores it).
+    RopeFactorsShort,
+    /// The same for long texts.
+    RopeFactorsLong,
 }
 
-/// Names of a role; `{}`-free parts around the layer number are added by the naming table.
-struct Names {
+/// Names of a role; parts around the layer number are added by the naming table. An empty name is the name of
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
     role: Role,
     hugging_face: &'static str,
     gguf: &'static str,
@@ -64,11 +75,14 @@ const MODEL: &[Names] = &[
     names(Role::FinalNorm, "norm.weight", "output_norm.weight"),
     names(Role::Head, "lm_head.weight", "output.weight"),
     names(Role::RopeFactors, "rope_freqs.weight", "rope_freqs.weight"),
+    names(Role::RopeFactorsShort, "rope_factors_short.weight", "rope_factors_short.weight"),
+    names(Role::RopeFactorsLong, "rope_factors_long.weight", "rope_factors_long.weight"),
 ];
 
 /// Weights inside a layer, without the layer prefix.
 const LAYER: &[Names] = &[
     names(Role::AttnNorm, "input_layernorm.weight", "attn_norm.weight"),
+    names(Role::Qkv, "self_attn.qkv_proj.weight", "attn_qkv.weight"),
     names(Role::Q, "self_attn.q_proj.weight", "attn_q.weight"),
     names(Role::QBias, "self_attn.q_proj.bias", "attn_q.bias"),
     names(Role::K, "self_attn.k_proj.weight", "attn_k.weight"),
@@ -80,9 +94,19 @@ const LAYER: &[Names] = &[
     names(Role::O, "self_attn.o_proj.weight", "attn_output.weight"),
     names(Role::OBias, "self_attn.o_proj.bias", "attn_output.bias"),
     names(Role::FfnNorm, "post_attention_layernorm.weight", "ffn_norm.weight"),
+    names(Role::GateUp, "mlp.gate_up_proj.weight", ""),
     names(Role::Gate, "mlp.gate_proj.weight", "ffn_gate.weight"),
     names(Role::Up, "mlp.up_proj.weight", "ffn_up.weight"),
     names(Role::Down, "mlp.down_proj.weight", "ffn_down.weight"),
+];
+
+/// Where a family departs from the common names; what stands here comes first.
+pub type Dialect = &'static [Names];
+
+/// GGUF files of families with fused matrices call the gate and up projection `ffn_up`.
+pub(super) const FUSED: Dialect = &[
+    names(Role::GateUp, "mlp.gate_up_proj.weight", "ffn_up.weight"),
+    names(Role::Up, "mlp.up_proj.weight", ""),
 ];
 
 impl Role {
@@ -114,7 +138,7 @@ impl Naming {
         }
     }
 
-    fn of(self, names: &Names) -> &'static str {
+    fn of(self, names: Names) -> &'static str {
         match self {
             Self::HuggingFace => names.hugging_face,
             Self::Gguf => names.gguf,
@@ -142,14 +166,17 @@ impl Slot {
         Self { layer: None, role }
     }
 
-    /// The name of this slot in a file of `naming`.
+    /// The common name of this slot in a file of `naming`; empty when files of that naming have none.
     pub fn name(self, naming: Naming) -> String {
-        let plain = MODEL
-            .iter()
-            .chain(LAYER)
-            .find(|names| names.role == self.role)
-            .map_or("", |names| naming.of(names));
+        self.name_in(naming, &[])
+    }
+
+    /// The name of this slot in a file of `naming` of a family that speaks `dialect`.
+    pub fn name_in(self, naming: Naming, dialect: Dialect) -> String {
+        let common = || MODEL.iter().chain(LAYER).find(|names| names.role == self.role);
+        let plain = own(dialect, self.role).or_else(common).map_or("", |names| naming.of(*names));
         match (naming, self.layer) {
+            _ if plain.is_empty() => String::new(),
             (Naming::HuggingFace, Some(layer)) => format!("model.layers.{layer}.{plain}"),
             (Naming::HuggingFace, None) if matches!(self.role, Role::Embed | Role::FinalNorm) => {
                 format!("model.{plain}")
@@ -159,19 +186,26 @@ impl Slot {
         }
     }
 
-    /// The slot a file means by `name`, and whose naming that is.
+    /// The slot that files commonly mean by `name`, and whose naming that is.
     ///
     /// Hugging Face names are accepted with and without the leading `model.`.
     pub fn parse(name: &str) -> Option<(Self, Naming)> {
-        let bare = name.strip_prefix("model.").unwrap_or(name);
-        Self::parse_as(Naming::HuggingFace, bare)
-            .map(|slot| (slot, Naming::HuggingFace))
-            .or_else(|| Self::parse_as(Naming::Gguf, name).map(|slot| (slot, Naming::Gguf)))
+        Self::parse_in(name, &[])
     }
 
-    fn parse_as(naming: Naming, name: &str) -> Option<Self> {
+    /// The slot that a file of a family that speaks `dialect` means by `name`, and whose naming that is.
+    pub fn parse_in(name: &str, dialect: Dialect) -> Option<(Self, Naming)> {
+        let bare = name.strip_prefix("model.").unwrap_or(name);
+        [(Naming::HuggingFace, bare), (Naming::Gguf, name)].into_iter().find_map(
+            |(naming, name)| Some((Self::parse_as(naming, name, dialect)?, naming)),
+        )
+    }
+
+    fn parse_as(naming: Naming, name: &str, dialect: Dialect) -> Option<Self> {
         let find = |table: &[Names], text: &str| {
-            table.iter().find(|names| naming.of(names) == text).map(|names| names.role)
+            let spoken = |names: &Names| naming.of(*own(dialect, names.role).unwrap_or(names));
+            let found = table.iter().find(|names| !text.is_empty() && spoken(names) == text);
+            found.map(|names| names.role)
         };
         match name.strip_prefix(naming.layer_prefix()) {
             Some(rest) => {
@@ -181,6 +215,11 @@ impl Slot {
             None => find(MODEL, name).map(Self::model),
         }
     }
+}
+
+/// What a dialect calls `role`, where it has a word of its own.
+fn own(dialect: Dialect, role: Role) -> Option<&'static Names> {
+    dialect.iter().find(|names| names.role == role)
 }
 
 /// A canonical decimal number: `07` and `+7` name no layer.
@@ -204,12 +243,32 @@ mod tests {
     fn every_slot_finds_back_from_its_name_in_both_namings() {
         for role in Role::all() {
             let slot = Slot { layer: role.in_layer().then_some(11), role };
-            for naming in [Naming::HuggingFace, Naming::Gguf] {
-                let (parsed, found) = Slot::parse(&slot.name(naming)).unwrap();
+            for (naming, dialect) in
+                [Naming::HuggingFace, Naming::Gguf].into_iter().flat_map(|naming| {
+                    [&[][..], FUSED].map(|dialect| (naming, dialect))
+                })
+            {
+                let name = slot.name_in(naming, dialect);
+                if name.is_empty() {
+                    assert!(matches!(role, Role::GateUp | Role::Up), "{role:?} has a name");
+                    continue;
+                }
+                let (parsed, found) = Slot::parse_in(&name, dialect).unwrap();
                 assert_eq!(parsed, slot);
                 // The rotary factors are called the same by everyone.
-                assert!(found == naming || role == Role::RopeFactors);
+                assert!(found == naming || name.starts_with("rope_f"));
             }
+        }
+    }
+
+    #[test]
+    fn fused_families_call_the_gate_and_up_projection_by_the_name_of_one() {
+        let name = "blk.3.ffn_up.weight";
+        assert_eq!(Slot::parse(name), Some((Slot::layer(3, Role::Up), Naming::Gguf)));
+        let fused = Slot::parse_in(name, FUSED);
+        assert_eq!(fused, Some((Slot::layer(3, Role::GateUp), Naming::Gguf)));
+        for nameless in ["", "blk.3.", "layers.3."] {
+            assert_eq!(Slot::parse_in(nameless, FUSED), None, "{nameless:?}");
         }
     }
 

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::config::{Bias, Config};
+use super::conventions;
+use super::rope::{LongRope, RopeScaling};
 use super::slots::{Naming, Role, Slot};
 use crate::backend::Backend;
 use crate::error::{Code, Error, Result};
@@ -19,7 +21,8 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
-/// The weights of a model by slot, complete and of the right shapes.
+/// The weights of a model by slot, complete, of the right shapes and as the forward pass takes them, whatever the
+/// conventions of the file were.
 #[derive(Clone, Debug)]
 pub struct Weights {
     slots: BTreeMap<Slot, NamedTensor>,
@@ -49,7 +52,7 @@ impl Weights {
         let mut ignored = Vec::new();
         let mut errors = Vec::new();
         for entry in tensors {
-            let Some((slot, _)) = Slot::parse(&entry.name) else {
+            let Some((slot, _)) = Slot::parse_in(&entry.name, config.family.dialect()) else {
                 errors.extend(refuse_unknown_layer_weight(&entry.name).err());
                 ignored.push(entry.name);
                 continue;
@@ -73,8 +76,11 @@ impl Weights {
         errors.extend(missing(config, &slots));
         let head = Slot::model(Role::Head);
         let tied = config.tied_embeddings.unwrap_or(!slots.contains_key(&head));
+        let (slots, more) = conventions::canonical(config, slots);
+        errors.extend(more);
         let weights = Self { slots, ignored, tied };
-        errors.extend(weights.rope_factors().err());
+        let divisors = [Role::RopeFactors, Role::RopeFactorsShort, Role::RopeFactorsLong];
+        errors.extend(divisors.into_iter().filter_map(|role| weights.divisors(role).err()));
         (weights, errors)
     }
 
@@ -98,9 +104,9 @@ impl Weights {
         self.tied
     }
 
-    /// Divisors of the rotary frequencies, when the file brings them.
-    pub(super) fn rope_factors(&self) -> Result<Option<Vec<f32>>> {
-        let Some(entry) = self.get(Slot::model(Role::RopeFactors)) else { return Ok(None) };
+    /// Divisors of the rotary frequencies in `role`, when the file brings them.
+    pub(super) fn divisors(&self, role: Role) -> Result<Option<Vec<f32>>> {
+        let Some(entry) = self.get(Slot::model(role)) else { return Ok(None) };
         let factors = entry.tensor.view()?.dequantize()?;
         match factors.iter().find(|factor| !(factor.is_finite() && **factor > 0.0)) {
             Some(factor) => Err(Error::new(Code::NonFinite)
@@ -192,23 +198,32 @@ pub fn shape(config: &Config, role: Role) -> Vec<u64> {
     let dims: &[usize] = match role {
         Role::Embed | Role::Head => &[vocab, hidden],
         Role::AttnNorm | Role::FfnNorm | Role::FinalNorm | Role::OBias => &[hidden],
+        Role::Qkv => &[q + 2 * kv, hidden],
         Role::Q => &[q, hidden],
         Role::K | Role::V => &[kv, hidden],
         Role::QBias => &[q],
         Role::QNorm | Role::KNorm => &[config.head_dim],
         Role::KBias | Role::VBias => &[kv],
         Role::O => &[hidden, q],
+        Role::GateUp => &[2 * ffn, hidden],
         Role::Gate | Role::Up => &[ffn, hidden],
         Role::Down => &[hidden, ffn],
-        Role::RopeFactors => &[config.rope.dims / 2],
+        Role::RopeFactors | Role::RopeFactorsShort | Role::RopeFactorsLong => {
+            &[config.rope.dims / 2]
+        }
     };
     dims.iter().map(|dim| *dim as u64).collect()
 }
 
-/// Whether the family has weights of `role` at all.
+/// Whether files of such a model hold weights of `role` at all.
 pub fn has(config: &Config, role: Role) -> bool {
+    let divisors_in_tensors =
+        matches!(config.rope.scaling, RopeScaling::Long(LongRope { factors: None, .. }));
     match role {
         Role::QNorm | Role::KNorm => config.qk_norm,
+        Role::Qkv | Role::GateUp => config.fused,
+        Role::Q | Role::K | Role::V | Role::Gate | Role::Up => !config.fused,
+        Role::RopeFactorsShort | Role::RopeFactorsLong => divisors_in_tensors,
         _ => true,
     }
 }
@@ -243,13 +258,15 @@ fn required_slots(config: &Config, present: &BTreeMap<Slot, NamedTensor>) -> Vec
 
 /// One error for each slot that must be filled and is not, under the name the file's other tensors suggest.
 fn missing(config: &Config, slots: &BTreeMap<Slot, NamedTensor>) -> Vec<Error> {
-    let naming = slots.values().find_map(|entry| Slot::parse(&entry.name)).map(|found| found.1);
+    let dialect = config.family.dialect();
+    let namings = slots.values().filter_map(|entry| Slot::parse_in(&entry.name, dialect));
+    let naming = namings.map(|(_, naming)| naming).next();
     let naming = naming.unwrap_or(Naming::HuggingFace);
     let required = required_slots(config, slots);
     let absent = required.into_iter().filter(|slot| !slots.contains_key(slot));
     let error = |slot: Slot| {
         Error::new(Code::WeightMissing)
-            .tensor(slot.name(naming))
+            .tensor(slot.name_in(naming, config.family.dialect()))
             .expected(format_args!("{:?}", shape(config, slot.role)))
             .found("no such tensor")
     };

@@ -32,7 +32,7 @@ pub(super) fn rope(x: &mut [f32], row: usize, rope: &Rope<'_>) {
         .iter()
         .map(|frequency| {
             let (sin, cos) = (position * f64::from(*frequency)).sin_cos();
-            (sin as f32, cos as f32)
+            (sin as f32 * rope.stretch, cos as f32 * rope.stretch)
         })
         .collect();
     for head in x.chunks_exact_mut(rope.head_dim) {

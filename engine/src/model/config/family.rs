@@ -1,6 +1,7 @@
 //! The supported families and the facts that their files do not state.
 
 use crate::error::{Code, Error, Result};
+use crate::model::slots::{Dialect, FUSED};
 
 /// Non-linearity of the feed-forward gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,10 @@ pub struct Family {
     pub(super) gguf_adjacent_rope: bool,
     /// Whether each head of Q and K is normalised before rotation.
     pub(super) qk_norm: bool,
+    /// Whether Q, K and V are one matrix in files, and gate and up another.
+    pub(super) fused: bool,
+    /// The family's own names of weights.
+    pub(super) dialect: Dialect,
     /// Values per head where `config.json` states none; `None` shares the hidden size out.
     pub(super) head_dim: Option<usize>,
 }
@@ -46,6 +51,8 @@ const PLAIN: Family = Family {
     qkv_bias: Bias::Absent,
     gguf_adjacent_rope: false,
     qk_norm: false,
+    fused: false,
+    dialect: &[],
     head_dim: None,
 };
 
@@ -79,6 +86,13 @@ impl Family {
             head_dim: Some(128),
             ..PLAIN
         },
+        Self {
+            name: "phi3",
+            spellings: &["phi3", "Phi3ForCausalLM"],
+            fused: true,
+            dialect: FUSED,
+            ..PLAIN
+        },
     ];
 
     /// The family that calls itself `name`, without regard to case.
@@ -97,6 +111,11 @@ impl Family {
     /// Whether GGUF stores Q and K rows reordered for adjacent-pair rotation.
     pub const fn gguf_adjacent_rope(&self) -> bool {
         self.gguf_adjacent_rope
+    }
+
+    /// The family's own names of weights.
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     pub(super) fn required(name: Option<&str>, field: &str) -> Result<&'static Self> {

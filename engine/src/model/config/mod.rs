@@ -63,6 +63,8 @@ pub struct Config {
     pub o_bias: Bias,
     /// Whether each head of Q and K is normalised before rotation.
     pub qk_norm: bool,
+    /// Whether Q, K and V are one matrix in files, and gate and up another.
+    pub fused: bool,
     /// Whether the head is the embedding; `None` when the presence of a head tensor decides.
     pub tied_embeddings: Option<bool>,
     /// Non-linearity of the feed-forward gate.
@@ -220,6 +222,7 @@ impl Config {
         if let Some(value_dim) = keys.count(&VALUE_DIM)?.filter(|dim| *dim != head_dim) {
             return Err(out_of_range("attention.value_length", value_dim, head_dim));
         }
+        let context = keys.count(&CONTEXT)?.unwrap_or(CONTEXT_DEFAULT);
         Ok(Self {
             family,
             hidden,
@@ -232,12 +235,13 @@ impl Config {
                 Some(vocab) => vocab,
                 None => return Err(keys.missing(&VOCAB)),
             },
-            context: keys.count(&CONTEXT)?.unwrap_or(CONTEXT_DEFAULT),
+            context,
             norm_eps: keys.real(&EPS)?.ok_or_else(|| keys.missing(&EPS))? as f32,
-            rope: RopeConfig::read(keys, head_dim)?,
+            rope: RopeConfig::read(keys, head_dim, context)?,
             qkv_bias: family.qkv_bias,
             o_bias: if family.qkv_bias == Bias::IfPresent { Bias::IfPresent } else { Bias::Absent },
             qk_norm: family.qk_norm,
+            fused: family.fused,
             tied_embeddings: None,
             activation: activation(keys)?,
             sliding_window: sliding_window(keys)?,
