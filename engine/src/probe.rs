@@ -32,6 +32,8 @@ pub enum Op {
     AttnOut,
     /// Output projection, `[hidden]`.
     OProj,
+    /// Normalised output projection, `[hidden]`. Only in families that have this norm.
+    AttnPostNorm,
     /// Residual stream after attention, `[hidden]`.
     AttnResidual,
     /// Normalised input of the feed-forward block, `[hidden]`.
@@ -44,6 +46,8 @@ pub enum Op {
     Swiglu,
     /// Down projection, `[hidden]`.
     Down,
+    /// Normalised down projection, `[hidden]`. Only in families that have this norm.
+    FfnPostNorm,
     /// Residual stream after the feed-forward block, `[hidden]`.
     FfnResidual,
     /// Normalised output of the last layer, `[hidden]`. No layer.
@@ -67,12 +71,14 @@ impl Op {
         Self::AttnScores,
         Self::AttnOut,
         Self::OProj,
+        Self::AttnPostNorm,
         Self::AttnResidual,
         Self::FfnNorm,
         Self::Gate,
         Self::Up,
         Self::Swiglu,
         Self::Down,
+        Self::FfnPostNorm,
         Self::FfnResidual,
         Self::FinalNorm,
         Self::Logits,
@@ -93,12 +99,14 @@ impl Op {
             Self::AttnScores => "attn_scores",
             Self::AttnOut => "attn_out",
             Self::OProj => "o_proj",
+            Self::AttnPostNorm => "attn_post_norm",
             Self::AttnResidual => "attn_residual",
             Self::FfnNorm => "ffn_norm",
             Self::Gate => "gate",
             Self::Up => "up",
             Self::Swiglu => "swiglu",
             Self::Down => "down",
+            Self::FfnPostNorm => "ffn_post_norm",
             Self::FfnResidual => "ffn_residual",
             Self::FinalNorm => "final_norm",
             Self::Logits => "logits",

@@ -33,15 +33,8 @@ impl<'a> Tensor<'a> {
     /// All-ones gains and all-zero biases are legal.
     pub(crate) fn may_be_constant(&self) -> bool {
         match self.role {
-            Some(
-                Role::AttnNorm
-                | Role::QNorm
-                | Role::KNorm
-                | Role::FfnNorm
-                | Role::FinalNorm
-                | Role::RopeFactors,
-            ) => true,
-            Some(_) => self.may_be_zero(),
+            Some(Role::RopeFactors | Role::RopeFactorsShort | Role::RopeFactorsLong) => true,
+            Some(role) => role.is_gain() || self.may_be_zero(),
             None => self.view.rows() <= 1,
         }
     }

@@ -102,6 +102,8 @@ pub struct Attention {
     pub causal: bool,
     /// A row sees only this many last positions, its own included.
     pub window: Option<usize>,
+    /// Scaled scores are bent by `cap * tanh(score / cap)` before softmax.
+    pub cap: Option<f32>,
 }
 
 impl Attention {
@@ -257,6 +259,29 @@ pub trait Backend: Send + Sync {
             }
         }
         Ok(())
+    }
+
+    /// `x[i] *= factor` for the first `len` values.
+    fn scale(&self, site: Site, x: &mut Self::Buf, factor: f32, len: usize) -> Result<()> {
+        let _ = site;
+        let mut values = vec![0.0; len];
+        self.read(x, &mut values)?;
+        for value in &mut values {
+            *value *= factor;
+        }
+        self.write(x, &values)
+    }
+
+    /// `x[i] = cap * tanh(x[i] / cap)` for the first `len` values.
+    fn soft_cap(&self, site: Site, x: &mut Self::Buf, cap: f32, len: usize) -> Result<()> {
+        let _ = site;
+        let mut values = vec![0.0; len];
+        self.read(x, &mut values)?;
+        let cap = f64::from(cap);
+        for value in &mut values {
+            *value = (cap * (f64::from(*value) / cap).tanh()) as f32;
+        }
+        self.write(x, &values)
     }
 
     /// Index of the first NaN or infinity among the first `len` values.

@@ -193,6 +193,10 @@ impl Backend for Scalar {
             let mut weights: Vec<f64> = visible
                 .clone()
                 .map(|position| dot(q, &keys[at(position)]) * f64::from(a.scale))
+                .map(|score| match a.cap.map(f64::from) {
+                    Some(cap) => cap * (score / cap).tanh(),
+                    None => score,
+                })
                 .collect();
             softmax(&mut weights);
             let mut sum = vec![0.0f64; head_dim];

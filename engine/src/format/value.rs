@@ -184,6 +184,15 @@ impl<'a> Array<'a> {
         Ok(self.bytes.as_chunks::<4>().0.iter().map(|&bytes| i32::from_le_bytes(bytes)))
     }
 
+    /// The elements of an array of booleans, in order.
+    ///
+    /// # Errors
+    /// [`Code::GgufArray`] when the elements are of another type.
+    pub fn bools(&self) -> Result<impl ExactSizeIterator<Item = bool> + Clone + use<'a>> {
+        self.demand(self.element_type == type_id::BOOL, "bool")?;
+        Ok(self.bytes.iter().map(|&byte| byte != 0))
+    }
+
     /// The elements of an array of any integer type, in order.
     ///
     /// # Errors

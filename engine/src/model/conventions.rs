@@ -1,4 +1,4 @@
-//! From what files hold to what the forward pass takes: fused matrices apart.
+//! From what files hold to what the forward pass takes: fused matrices apart, gains of norms whole.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use super::config::Config;
 use super::slots::{Role, Slot};
 use super::weights::NamedTensor;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// The weights of a file, rewritten; those that cannot be are left out and give an error each.
 pub(super) fn canonical(
@@ -16,21 +17,38 @@ pub(super) fn canonical(
     let mut slots = BTreeMap::new();
     let mut errors = Vec::new();
     for (slot, entry) in stored {
-        let parts = parts(config, slot.role);
-        if parts.is_empty() {
-            slots.insert(slot, entry);
-            continue;
-        }
-        for (role, rows) in parts {
-            match taken(&entry, rows) {
-                Ok(part) => {
+        for (role, rewritten) in rewritten(config, slot.role, &entry.tensor) {
+            match rewritten {
+                Ok(tensor) => {
+                    let part = NamedTensor { name: entry.name.clone(), tensor };
                     slots.insert(Slot { role, ..slot }, part);
                 }
-                Err(error) => errors.push(error),
+                Err(error) => errors.push(error.tensor(&entry.name)),
             }
         }
     }
     (slots, errors)
+}
+
+/// The weights that one tensor of a file holds, by role.
+fn rewritten(config: &Config, role: Role, tensor: &Tensor) -> Vec<(Role, Result<Tensor>)> {
+    if role.is_gain() {
+        return vec![(role, whole_gain(tensor, config.gain_offset))];
+    }
+    match parts(config, role) {
+        parts if parts.is_empty() => vec![(role, Ok(tensor.clone()))],
+        parts => parts.into_iter().map(|(role, rows)| (role, tensor.rows(rows))).collect(),
+    }
+}
+
+/// The gain of a norm that is stored less `offset`, in single precision as everyone adds it.
+pub(crate) fn whole_gain(stored: &Tensor, offset: f32) -> Result<Tensor> {
+    if offset == 0.0 {
+        return Ok(stored.clone());
+    }
+    let gains: Vec<f32> =
+        stored.view()?.dequantize()?.into_iter().map(|value| value + offset).collect();
+    Tensor::from_f32(stored.shape(), &gains)
 }
 
 /// The rows of a fused matrix that belong to each role; none for matrices that are not fused.
@@ -51,9 +69,4 @@ fn parts(config: &Config, role: Role) -> Vec<(Role, Range<usize>)> {
         start += height;
     }
     parts
-}
-
-fn taken(entry: &NamedTensor, rows: Range<usize>) -> Result<NamedTensor> {
-    let tensor = entry.tensor.rows(rows).map_err(|error| error.tensor(&entry.name))?;
-    Ok(NamedTensor { name: entry.name.clone(), tensor })
 }

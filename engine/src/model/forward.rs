@@ -87,6 +87,8 @@ pub struct Transformer<B: Backend> {
     kv: B::Kv,
     buffers: Buffers<B::Buf>,
     rotation: Rotation,
+    /// That of the layers with a window, where they have their own.
+    local_rotation: Option<Rotation>,
     context: usize,
     chunk: usize,
     position: usize,
@@ -112,6 +114,10 @@ impl<B: Backend> Transformer<B> {
             kv: backend.kv_alloc(kv)?,
             buffers: Buffers::new(&backend, config, chunk)?,
             rotation: Rotation::new(&config.rope, weights)?,
+            local_rotation: match &config.local_rope {
+                Some(rope) => Some(Rotation::new(rope, weights)?),
+                None => None,
+            },
             context,
             chunk,
             position: 0,
@@ -151,17 +157,22 @@ impl<B: Backend> Transformer<B> {
     fn run_chunk(&mut self, tokens: &[u32], wanted: usize, probe: &mut dyn Probe) -> Result<()> {
         let rows = tokens.len();
         let (backend, buffers) = (&self.backend, &mut self.buffers);
-        backend.embed(Site::model(Op::Embed), &mut buffers.x, &self.weights.embed, tokens)?;
+        let site = Site::model(Op::Embed);
+        backend.embed(site, &mut buffers.x, &self.weights.embed, tokens)?;
+        if let Some(factor) = self.config.embedding_scale {
+            backend.scale(site, &mut buffers.x, factor, rows * self.config.hidden)?;
+        }
         let mut pass = Pass {
             config: &self.config,
             backend,
             rotation: &self.rotation,
+            local_rotation: self.local_rotation.as_ref(),
             long: self.long,
             position: self.position,
             rows,
             probe,
         };
-        pass.tap(Site::model(Op::Embed), &mut buffers.x, self.config.hidden)?;
+        pass.tap(site, &mut buffers.x, self.config.hidden)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
             pass.attention_block(index, layer, buffers, &mut self.kv)?;
             pass.feed_forward_block(index, layer, buffers)?;
@@ -242,6 +253,7 @@ struct Pass<'a, B> {
     config: &'a Config,
     backend: &'a B,
     rotation: &'a Rotation,
+    local_rotation: Option<&'a Rotation>,
     /// Whether this is part of a long text.
     long: bool,
     /// Position of the first row.
@@ -277,8 +289,8 @@ impl<B: Backend> Pass<'_, B> {
             self.norm_heads(site(Op::QNorm), q, mixed, q_gain, config.heads)?;
             self.norm_heads(site(Op::KNorm), k, k_normed, k_gain, config.kv_heads)?;
         }
-        backend.rope(site(Op::RopeQ), q, &self.rope(config.heads))?;
-        backend.rope(site(Op::RopeK), k, &self.rope(config.kv_heads))?;
+        backend.rope(site(Op::RopeQ), q, &self.rope(index, config.heads))?;
+        backend.rope(site(Op::RopeK), k, &self.rope(index, config.kv_heads))?;
         self.tap(site(Op::RopeQ), q, config.q_width())?;
         self.tap(site(Op::RopeK), k, config.kv_width())?;
         let at = KvRows { layer: index, position: self.position, rows };
@@ -288,6 +300,7 @@ impl<B: Backend> Pass<'_, B> {
         let output = project(site(Op::OProj), delta, &weights.o, weights.o_bias.as_ref());
         backend.project(&mut [output], mixed, rows)?;
         self.tap(site(Op::OProj), delta, config.hidden)?;
+        self.post_norm(site(Op::AttnPostNorm), delta, norm, weights.attn_post_norm.as_ref())?;
         backend.add(site(Op::AttnResidual), x, delta, rows * config.hidden)?;
         self.tap(site(Op::AttnResidual), x, config.hidden)
     }
@@ -308,6 +321,20 @@ impl<B: Backend> Pass<'_, B> {
         self.tap(site, x, heads * width)
     }
 
+    /// Normalises what a block adds to the stream, in families that do; what was in `spare` is lost.
+    fn post_norm(
+        &mut self,
+        site: Site,
+        delta: &mut B::Buf,
+        spare: &mut B::Buf,
+        gain: Option<&B::Weight>,
+    ) -> Result<()> {
+        let Some(gain) = gain else { return Ok(()) };
+        self.backend.rms_norm(site, spare, delta, gain, self.norm(0, self.rows))?;
+        std::mem::swap(delta, spare);
+        self.tap(site, delta, self.config.hidden)
+    }
+
     /// Attention proper; the probabilities are only kept when the probe wants them.
     fn attend(&mut self, index: usize, q: &B::Buf, kv: &B::Kv, mixed: &mut B::Buf) -> Result<()> {
         let config = self.config;
@@ -318,9 +345,10 @@ impl<B: Backend> Pass<'_, B> {
             heads: config.heads,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
-            scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+            scale: config.score_scale,
             causal: true,
-            window: config.sliding_window,
+            window: config.window_of(index),
+            cap: config.score_cap,
         };
         let site = Site::layer(index, Op::AttnOut);
         let scores_site = Site::layer(index, Op::AttnScores);
@@ -356,6 +384,7 @@ impl<B: Backend> Pass<'_, B> {
         self.tap(site(Op::Swiglu), gate, config.intermediate)?;
         backend.project(&mut [project(site(Op::Down), delta, &weights.down, None)], gate, rows)?;
         self.tap(site(Op::Down), delta, config.hidden)?;
+        self.post_norm(site(Op::FfnPostNorm), delta, norm, weights.ffn_post_norm.as_ref())?;
         backend.add(site(Op::FfnResidual), x, delta, rows * config.hidden)?;
         self.tap(site(Op::FfnResidual), x, config.hidden)
     }
@@ -376,6 +405,9 @@ impl<B: Backend> Pass<'_, B> {
         self.tap_rows(site, norm, self.config.hidden, first, count)?;
         let site = Site::model(Op::Logits);
         self.backend.project(&mut [project(site, out, head, None)], norm, count)?;
+        if let Some(cap) = self.config.logit_cap {
+            self.backend.soft_cap(site, out, cap, count * self.config.vocab)?;
+        }
         let start = logits.len();
         logits.resize(start + count * self.config.vocab, 0.0);
         let values = &mut logits[start..];
@@ -394,11 +426,13 @@ impl<B: Backend> Pass<'_, B> {
         Norm { first_row, rows, width: self.config.hidden, eps: self.config.norm_eps }
     }
 
-    fn rope(&self, heads: usize) -> Rope<'_> {
+    fn rope(&self, layer: usize, heads: usize) -> Rope<'_> {
+        let local = self.local_rotation.filter(|_| self.config.window_of(layer).is_some());
+        let rotation = local.unwrap_or(self.rotation);
         Rope {
             style: self.config.rope.style,
-            inverse_frequencies: self.rotation.frequencies(self.long),
-            stretch: self.rotation.stretch,
+            inverse_frequencies: rotation.frequencies(self.long),
+            stretch: rotation.stretch,
             position: self.position,
             rows: self.rows,
             heads,

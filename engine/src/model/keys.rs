@@ -138,6 +138,14 @@ impl<'a> Keys<'a> {
         flag.map(Some).ok_or_else(|| wrong(&name, "true or false", found))
     }
 
+    /// A list of booleans in a GGUF file; `None` when something else stands there, or nothing.
+    pub(super) fn flags(&self, key: &Key) -> Result<Option<Vec<bool>>> {
+        match self.find(key)? {
+            Some((_, Found::Gguf(Value::Array(array)))) => Ok(Some(array.bools()?.collect())),
+            _ => Ok(None),
+        }
+    }
+
     /// A string.
     pub(super) fn text(&self, key: &Key) -> Result<Option<&'a str>> {
         let Some((name, found)) = self.find(key)? else { return Ok(None) };

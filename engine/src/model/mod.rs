@@ -1,7 +1,7 @@
 //! The transformer: hyper-parameters and names as data, one forward pass.
 
 pub mod config;
-mod conventions;
+pub(crate) mod conventions;
 mod facade;
 pub mod forward;
 pub mod generation;
@@ -12,7 +12,7 @@ mod rotation;
 pub mod slots;
 pub mod weights;
 
-pub use config::{Activation, Bias, Config, Family};
+pub use config::{Activation, Bias, Cap, Config, Family, Sliding, Window};
 pub use facade::Model;
 pub use forward::{LmOptions, Transformer};
 pub use generation::GenerationDefaults;

@@ -66,15 +66,15 @@ pub struct RopeConfig {
     pub dims: usize,
 }
 
-/// Base when the file states none, as every reader assumes.
-const THETA_DEFAULT: f64 = 10_000.0;
-
 const THETA: Key = Key { json: &["rope_theta"], gguf: "rope.freq_base" };
+const LOCAL_THETA: Key = Key { json: &["rope_local_base_freq"], gguf: "rope.freq_base_swa" };
 const DIMS: Key = Key { json: &[], gguf: "rope.dimension_count" };
 const PARTIAL: Key = Key { json: &["partial_rotary_factor"], gguf: "" };
 const SCALING: Key = Key { json: &["rope_scaling"], gguf: "" };
-const ORIGINAL_CONTEXT: Key =
-    Key { json: &["original_max_position_embeddings"], gguf: "rope.scaling.original_context_length" };
+const ORIGINAL_CONTEXT: Key = Key {
+    json: &["original_max_position_embeddings"],
+    gguf: "rope.scaling.original_context_length",
+};
 const FACTOR: Key = Key { json: &["factor"], gguf: "" };
 const ATTENTION_FACTOR: Key = Key { json: &["attention_factor"], gguf: "" };
 const PARAMETERS: Key = Key { json: &["rope_parameters"], gguf: "" };
@@ -85,9 +85,14 @@ const GGUF_ATTENTION: Key = Key { json: &[], gguf: "rope.scaling.attn_factor" };
 impl RopeConfig {
     /// Reads base, scaling and rotated width. The style is set by the caller, who knows the origin.
     ///
-    /// `context` is the longest context of the model, in tokens.
-    pub(super) fn read(keys: &Keys<'_>, head_dim: usize, context: usize) -> Result<Self> {
-        let parameters = keys.object(&PARAMETERS)?;
+    /// `context` is the longest context of the model, in tokens; `usual` the base where the file states none.
+    pub(super) fn read(
+        keys: &Keys<'_>,
+        head_dim: usize,
+        context: usize,
+        usual: f64,
+    ) -> Result<Self> {
+        let parameters = keys.object(&PARAMETERS)?.map(|map| of_kind(map, "full_attention"));
         let real = |key: &Key| match (keys.real(key)?, parameters) {
             (None, Some(map)) => Keys::Json(map).real(key),
             (found, _) => Ok(found),
@@ -100,8 +105,32 @@ impl RopeConfig {
             Some(map) => RopeScaling::from_json(map, keys, context)?,
             None => RopeScaling::from_gguf(keys, context)?,
         };
-        let theta = real(&THETA)?.unwrap_or(THETA_DEFAULT);
+        let theta = real(&THETA)?.unwrap_or(usual);
         Ok(Self { theta, style: RopeStyle::Neox, scaling, dims })
+    }
+
+    /// The same for the layers with a window, where they rotate by numbers of their own.
+    pub(super) fn read_local(
+        keys: &Keys<'_>,
+        head_dim: usize,
+        context: usize,
+        usual: f64,
+    ) -> Result<Self> {
+        let kind = "sliding_attention";
+        let own = keys.object(&PARAMETERS)?.and_then(|map| map.get(kind)).and_then(Json::as_object);
+        let scaling = own.map(|map| RopeScaling::from_json(map, keys, context)).transpose()?;
+        let nested = own.map(|map| Keys::Json(map).real(&THETA)).transpose()?.flatten();
+        let theta = keys.real(&LOCAL_THETA)?.or(nested).unwrap_or(usual);
+        let scaling = scaling.unwrap_or(RopeScaling::None);
+        Ok(Self { theta, style: RopeStyle::Neox, scaling, dims: head_dim })
+    }
+
+    /// Factor on rotated values.
+    pub fn attention_factor(&self) -> f64 {
+        match &self.scaling {
+            RopeScaling::Long(long) => long.attention_factor,
+            _ => 1.0,
+        }
     }
 
     /// Refuses values that cannot rotate heads of `head_dim` values.
@@ -216,7 +245,8 @@ impl LongRope {
         };
         let divisors = |field: &str| -> Result<Vec<f32>> {
             let list = map.get(field).and_then(Json::as_array);
-            let numbers = list.map(|list| list.iter().map(Json::as_f64).collect::<Option<Vec<_>>>());
+            let numbers =
+                list.map(|list| list.iter().map(Json::as_f64).collect::<Option<Vec<_>>>());
             match numbers.flatten() {
                 Some(numbers) => Ok(numbers.into_iter().map(|number| number as f32).collect()),
                 None => Err(Error::new(Code::RopeScaling)
@@ -252,6 +282,11 @@ impl LongRope {
         }
         Ok(())
     }
+}
+
+/// Of parameters that differ by kind of layer those of `kind`; else the parameters themselves.
+fn of_kind<'a>(map: &'a Map<String, Json>, kind: &str) -> &'a Map<String, Json> {
+    map.get(kind).and_then(Json::as_object).unwrap_or(map)
 }
 
 fn unknown_scaling(field: &str, found: &str) -> Error {

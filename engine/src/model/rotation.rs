@@ -26,7 +26,11 @@ impl Rotation {
     pub(super) fn new(rope: &RopeConfig, weights: &Weights) -> Result<Self> {
         let RopeScaling::Long(long) = &rope.scaling else {
             let divisors = weights.divisors(Role::RopeFactors)?.unwrap_or_default();
-            return Ok(Self { frequencies: frequencies(rope, &divisors), long: None, stretch: 1.0 });
+            return Ok(Self {
+                frequencies: frequencies(rope, &divisors),
+                long: None,
+                stretch: 1.0,
+            });
         };
         let (short_set, long_set) = match &long.factors {
             Some((short, long)) => (short.clone(), long.clone()),

@@ -34,6 +34,8 @@ pub enum Role {
     O,
     /// Output projection bias, `[hidden]`.
     OBias,
+    /// Gain of the norm of what attention gives, `[hidden]`.
+    AttnPostNorm,
     /// Gain of the norm in front of the feed-forward block, `[hidden]`.
     FfnNorm,
     /// Gate and up projection one below the other, `[2 intermediate, hidden]`. Only in files.
@@ -44,6 +46,8 @@ pub enum Role {
     Up,
     /// Down projection, `[hidden, intermediate]`.
     Down,
+    /// Gain of the norm of what the feed-forward block gives, `[hidden]`.
+    FfnPostNorm,
     /// Gain of the last norm, `[hidden]`.
     FinalNorm,
     /// Language-model head, `[vocab, hidden]`; absent when tied to the embedding.
@@ -93,11 +97,13 @@ const LAYER: &[Names] = &[
     names(Role::KNorm, "self_attn.k_norm.weight", "attn_k_norm.weight"),
     names(Role::O, "self_attn.o_proj.weight", "attn_output.weight"),
     names(Role::OBias, "self_attn.o_proj.bias", "attn_output.bias"),
+    names(Role::AttnPostNorm, "post_self_attn_layernorm.weight", "post_attention_norm.weight"),
     names(Role::FfnNorm, "post_attention_layernorm.weight", "ffn_norm.weight"),
     names(Role::GateUp, "mlp.gate_up_proj.weight", ""),
     names(Role::Gate, "mlp.gate_proj.weight", "ffn_gate.weight"),
     names(Role::Up, "mlp.up_proj.weight", "ffn_up.weight"),
     names(Role::Down, "mlp.down_proj.weight", "ffn_down.weight"),
+    names(Role::FfnPostNorm, "post_mlp_layernorm.weight", "post_ffw_norm.weight"),
 ];
 
 /// Where a family departs from the common names; what stands here comes first.
@@ -109,7 +115,28 @@ pub(super) const FUSED: Dialect = &[
     names(Role::Up, "mlp.up_proj.weight", ""),
 ];
 
+/// Gemma calls its four norms by where they stand; `post_attention_layernorm` is another one than elsewhere.
+pub(super) const GEMMA: Dialect = &[
+    names(Role::AttnPostNorm, "post_attention_layernorm.weight", "post_attention_norm.weight"),
+    names(Role::FfnNorm, "pre_feedforward_layernorm.weight", "ffn_norm.weight"),
+    names(Role::FfnPostNorm, "post_feedforward_layernorm.weight", "post_ffw_norm.weight"),
+];
+
 impl Role {
+    /// Whether the weight is the gain of a norm.
+    pub fn is_gain(self) -> bool {
+        matches!(
+            self,
+            Self::AttnNorm
+                | Self::QNorm
+                | Self::KNorm
+                | Self::AttnPostNorm
+                | Self::FfnNorm
+                | Self::FfnPostNorm
+                | Self::FinalNorm
+        )
+    }
+
     /// Every role: the model's, then the layer's in the order of the forward pass.
     pub fn all() -> impl Iterator<Item = Self> {
         MODEL.iter().chain(LAYER).map(|names| names.role)
@@ -196,9 +223,9 @@ impl Slot {
     /// The slot that a file of a family that speaks `dialect` means by `name`, and whose naming that is.
     pub fn parse_in(name: &str, dialect: Dialect) -> Option<(Self, Naming)> {
         let bare = name.strip_prefix("model.").unwrap_or(name);
-        [(Naming::HuggingFace, bare), (Naming::Gguf, name)].into_iter().find_map(
-            |(naming, name)| Some((Self::parse_as(naming, name, dialect)?, naming)),
-        )
+        [(Naming::HuggingFace, bare), (Naming::Gguf, name)]
+            .into_iter()
+            .find_map(|(naming, name)| Some((Self::parse_as(naming, name, dialect)?, naming)))
     }
 
     fn parse_as(naming: Naming, name: &str, dialect: Dialect) -> Option<Self> {
@@ -243,10 +270,9 @@ mod tests {
     fn every_slot_finds_back_from_its_name_in_both_namings() {
         for role in Role::all() {
             let slot = Slot { layer: role.in_layer().then_some(11), role };
-            for (naming, dialect) in
-                [Naming::HuggingFace, Naming::Gguf].into_iter().flat_map(|naming| {
-                    [&[][..], FUSED].map(|dialect| (naming, dialect))
-                })
+            for (naming, dialect) in [Naming::HuggingFace, Naming::Gguf]
+                .into_iter()
+                .flat_map(|naming| [&[][..], FUSED, GEMMA].map(|dialect| (naming, dialect)))
             {
                 let name = slot.name_in(naming, dialect);
                 if name.is_empty() {
@@ -270,6 +296,13 @@ mod tests {
         for nameless in ["", "blk.3.", "layers.3."] {
             assert_eq!(Slot::parse_in(nameless, FUSED), None, "{nameless:?}");
         }
+    }
+
+    #[test]
+    fn one_name_is_two_norms_in_two_dialects() {
+        let name = "model.layers.3.post_attention_layernorm.weight";
+        let role = |dialect| Slot::parse_in(name, dialect).map(|(slot, _)| slot.role);
+        assert_eq!((role(&[]), role(GEMMA)), (Some(Role::FfnNorm), Some(Role::AttnPostNorm)));
     }
 
     #[test]

@@ -146,10 +146,12 @@ impl Weights {
                 k_norm: optional(slot(Role::KNorm))?,
                 o: required(slot(Role::O))?,
                 o_bias: optional(slot(Role::OBias))?,
+                attn_post_norm: optional(slot(Role::AttnPostNorm))?,
                 ffn_norm: required(slot(Role::FfnNorm))?,
                 gate: required(slot(Role::Gate))?,
                 up: required(slot(Role::Up))?,
                 down: required(slot(Role::Down))?,
+                ffn_post_norm: optional(slot(Role::FfnPostNorm))?,
             })
         };
         Ok(Resident {
@@ -175,10 +177,12 @@ pub(super) struct ResidentLayer<W> {
     pub(super) k_norm: Option<W>,
     pub(super) o: W,
     pub(super) o_bias: Option<W>,
+    pub(super) attn_post_norm: Option<W>,
     pub(super) ffn_norm: W,
     pub(super) gate: W,
     pub(super) up: W,
     pub(super) down: W,
+    pub(super) ffn_post_norm: Option<W>,
 }
 
 /// Weights of a model on a device.
@@ -197,7 +201,12 @@ pub fn shape(config: &Config, role: Role) -> Vec<u64> {
     let (q, kv) = (config.q_width(), config.kv_width());
     let dims: &[usize] = match role {
         Role::Embed | Role::Head => &[vocab, hidden],
-        Role::AttnNorm | Role::FfnNorm | Role::FinalNorm | Role::OBias => &[hidden],
+        Role::AttnNorm
+        | Role::AttnPostNorm
+        | Role::FfnNorm
+        | Role::FfnPostNorm
+        | Role::FinalNorm
+        | Role::OBias => &[hidden],
         Role::Qkv => &[q + 2 * kv, hidden],
         Role::Q => &[q, hidden],
         Role::K | Role::V => &[kv, hidden],
@@ -221,6 +230,7 @@ pub fn has(config: &Config, role: Role) -> bool {
         matches!(config.rope.scaling, RopeScaling::Long(LongRope { factors: None, .. }));
     match role {
         Role::QNorm | Role::KNorm => config.qk_norm,
+        Role::AttnPostNorm | Role::FfnPostNorm => config.post_norms,
         Role::Qkv | Role::GateUp => config.fused,
         Role::Q | Role::K | Role::V | Role::Gate | Role::Up => !config.fused,
         Role::RopeFactorsShort | Role::RopeFactorsLong => divisors_in_tensors,

@@ -316,6 +316,7 @@ impl<'m> Tracer<'m> {
         let config = self.model.config();
         let size = self.rows.0 + self.rows.1;
         let width = config.kv_width();
+        let unseen_by = |layer| config.window_of(layer).map_or(0, |len| size.saturating_sub(len));
         KvState {
             step: self.summary.steps,
             size,
@@ -325,7 +326,8 @@ impl<'m> Tracer<'m> {
             values: 2 * (config.layers * width) as u64 * size as u64,
             hit_rate: self.rows.0 as f64 / size.max(1) as f64,
             evictions: 0,
-            unseen: config.sliding_window.map_or(0, |window| size.saturating_sub(window)),
+            // What one layer still sees is not lost.
+            unseen: (0..config.layers).map(unseen_by).min().unwrap_or(0),
         }
     }
 

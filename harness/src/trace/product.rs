@@ -88,6 +88,10 @@ pub(super) fn row(view: &TensorView<'_>, index: usize) -> Option<Vec<f32>> {
 
 fn rows(model: &Model, site: Site) -> Option<Rows> {
     let (weight, bias, _) = operands(site.op)?;
+    // Logits that were bent behind the product are no product.
+    if site.op == Op::Logits && model.config().logit_cap.is_some() {
+        return None;
+    }
     let slot = |role| Slot { layer: site.layer, role };
     let weight = view(model, slot(weight))?;
     let bias = bias.and_then(|role| view(model, slot(role)));

@@ -85,6 +85,9 @@ pub(super) fn attend(
     let at = |position: usize| position * width + column..position * width + column + head_dim;
     let score = |position| kernels.dot(q, &keys[at(position)]) * attention.scale;
     let mut weights: Vec<f32> = visible.clone().map(score).collect();
+    if let Some(cap) = attention.cap {
+        soft_cap(&mut weights, cap);
+    }
     softmax(&mut weights);
     dst.fill(0.0);
     for (position, weight) in visible.clone().zip(&weights) {
@@ -123,6 +126,13 @@ pub(super) fn act_mul(gate: &mut [f32], up: &[f32], activation: Activation) {
                 *gate = (activate(activation, f64::from(*gate)) * f64::from(*up)) as f32;
             }
         }
+    }
+}
+
+/// `x = cap * tanh(x / cap)`.
+pub(super) fn soft_cap(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * (*x / cap).tanh();
     }
 }
 

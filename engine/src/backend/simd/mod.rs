@@ -259,6 +259,16 @@ impl Backend for Simd {
         product::project(&self.kernels, &self.pool, jobs, x, rows)
     }
 
+    fn scale(&self, site: Site, x: &mut Vec<f32>, factor: f32, len: usize) -> Result<()> {
+        front_mut(x, len, Some(site))?.iter_mut().for_each(|value| *value *= factor);
+        Ok(())
+    }
+
+    fn soft_cap(&self, site: Site, x: &mut Vec<f32>, cap: f32, len: usize) -> Result<()> {
+        elementwise::soft_cap(front_mut(x, len, Some(site))?, cap);
+        Ok(())
+    }
+
     fn first_non_finite(&self, x: &Vec<f32>, len: usize) -> Result<Option<usize>> {
         let x = front(x, len, None)?;
         Ok(elementwise::first_non_finite(x))

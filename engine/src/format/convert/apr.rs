@@ -7,6 +7,7 @@ use super::{Precision, handles, model_name};
 use crate::error::{Code, Error, Result};
 use crate::format::write::Outgoing;
 use crate::format::{Container, Metadata, Source, apr, json};
+use crate::model::config::Family;
 
 /// Hyper-parameters with a canonical spelling, in the order in which published writers put them.
 const CANONICAL: &[&str] = &[
@@ -23,12 +24,21 @@ const CARRIED: &[&str] = &[
     "rope_scaling",
     "rope_parameters",
     "partial_rotary_factor",
+    "original_max_position_embeddings",
+    "rope_local_base_freq",
     "hidden_act",
+    "hidden_activation",
     "attention_bias",
     "sliding_window",
     "use_sliding_window",
     "max_window_layers",
+    "sliding_window_pattern",
+    "layer_types",
+    "use_bidirectional_attention",
+    "query_pre_attn_scalar",
 ];
+/// Carried with a null too, which says "none" where absence says "as usual in the family".
+const DENIED_BY_NULL: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping"];
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
@@ -87,7 +97,9 @@ pub(super) fn build(
 
 /// A model with tied embeddings gets a head of its own, as APR readers expect; whether it did.
 fn copy_tied_head(config: &Map<String, Value>, tensors: &mut Vec<Outgoing>) -> bool {
-    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false);
+    let family = config.get("model_type").and_then(Value::as_str).and_then(Family::from_name);
+    let usual = family.is_some_and(Family::tied);
+    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(usual);
     let embedding = tensors.iter().find(|tensor| tensor.name == EMBEDDING).cloned();
     let Some(embedding) = embedding.filter(|_| tied) else { return false };
     // A head stored beside a tied embedding is not the one that the model uses.
@@ -124,6 +136,11 @@ fn put_hyper_parameters(config: &Map<String, Value>, metadata: &mut Map<String, 
     put("head_dim", config.get("head_dim"));
     for key in CARRIED {
         put(key, config.get(*key));
+    }
+    for key in DENIED_BY_NULL {
+        if let Some(value) = config.get(*key) {
+            metadata.insert((*key).to_owned(), value.clone());
+        }
     }
 }
 

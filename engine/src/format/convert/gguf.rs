@@ -7,7 +7,8 @@ use crate::error::{Code, Error, Result};
 use crate::format::write::{ArrayBuf, Outgoing, ValueBuf};
 use crate::format::{Container, Source, json};
 use crate::model::config::Config;
-use crate::model::rope::RopeScaling;
+use crate::model::conventions::whole_gain;
+use crate::model::rope::{LongRope, RopeScaling};
 use crate::model::slots::{Naming, Role, Slot};
 use crate::tensor::{Shape, Tensor};
 
@@ -25,16 +26,12 @@ pub(super) fn build(
     })?;
     let object = json::object(bytes, Code::ConfigJson)?;
     let config = Config::from_hugging_face(&object)?;
+    refuse_unsayable(&config)?;
     let mut tensors = Vec::new();
     for tensor in handles(source, containers, precision)? {
         tensors.extend(rename(&config, tensor)?);
     }
-    if matches!(config.rope.scaling, RopeScaling::Llama3 { .. }) {
-        let divisors = config.rope.divisors();
-        let tensor = Tensor::from_f32(Shape::new(&[divisors.len() as u64])?, &divisors)?;
-        let name = Slot::model(Role::RopeFactors).name(Naming::Gguf);
-        tensors.push(Outgoing::unchanged(name, tensor));
-    }
+    tensors.extend(divisors(&config)?);
     let mut pairs = general(source, &config, &tensors);
     pairs.extend(hyper_parameters(&config));
     if let Some(tokenizer) = Tokenizer::read(sidecars, &object, config.vocab)? {
@@ -43,13 +40,42 @@ pub(super) fn build(
     Ok((pairs, tensors))
 }
 
+/// Refuses hyper-parameters that GGUF has no key for and whose usual value another one is.
+fn refuse_unsayable(config: &Config) -> Result<()> {
+    let understood = config.gguf_score_scale();
+    if (config.score_scale - understood).abs() <= f32::EPSILON * understood {
+        return Ok(());
+    }
+    let scalar = |scale: f32| 1.0 / (f64::from(scale) * f64::from(scale));
+    Err(Error::new(Code::ConversionUnsupported)
+        .field("query_pre_attn_scalar")
+        .expected(format_args!("{}, which readers of GGUF assume", scalar(understood)))
+        .found(scalar(config.score_scale)))
+}
+
+/// The divisors of rotary frequencies that GGUF keeps as tensors.
+fn divisors(config: &Config) -> Result<Vec<Outgoing>> {
+    let tensor = |role: Role, divisors: &[f32]| {
+        let tensor = Tensor::from_f32(Shape::new(&[divisors.len() as u64])?, divisors)?;
+        Ok(Outgoing::unchanged(Slot::model(role).name(Naming::Gguf), tensor))
+    };
+    match &config.rope.scaling {
+        RopeScaling::Llama3 { .. } => Ok(vec![tensor(Role::RopeFactors, &config.rope.divisors())?]),
+        RopeScaling::Long(LongRope { factors: Some((short, long)), .. }) => {
+            Ok(vec![tensor(Role::RopeFactorsLong, long)?, tensor(Role::RopeFactorsShort, short)?])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The tensor under its GGUF name; `None` for what GGUF leaves out.
 fn rename(config: &Config, tensor: Outgoing) -> Result<Option<Outgoing>> {
     // Tables that some versions of the Hugging Face library stored and every reader computes.
     if tensor.name.ends_with("rotary_emb.inv_freq") {
         return Ok(None);
     }
-    let Some((slot, _)) = Slot::parse(&tensor.name) else {
+    let dialect = config.family.dialect();
+    let Some((slot, _)) = Slot::parse_in(&tensor.name, dialect) else {
         return Err(Error::new(Code::WeightUnexpected)
             .tensor(&tensor.name)
             .expected(format_args!("a weight of the family {}", config.family.name))
@@ -64,10 +90,16 @@ fn rename(config: &Config, tensor: Outgoing) -> Result<Option<Outgoing>> {
         Role::K | Role::KBias => Some(config.kv_heads),
         _ => None,
     };
+    let tensor = if slot.role.is_gain() {
+        Outgoing { tensor: whole_gain(&tensor.tensor, config.gain_offset)?, ..tensor }
+    } else {
+        tensor
+    };
     // GGUF readers compute with norms and biases directly, so these are always single precision.
     let is_vector = tensor.shape().rank() < 2;
     let dtype = if is_vector { Dtype::F32 } else { tensor.dtype };
-    Ok(Some(Outgoing { name: slot.name(Naming::Gguf), dtype, interleaved_heads, ..tensor }))
+    let name = slot.name_in(Naming::Gguf, dialect);
+    Ok(Some(Outgoing { name, dtype, interleaved_heads, ..tensor }))
 }
 
 fn general(source: &Source, config: &Config, tensors: &[Outgoing]) -> Pairs {
@@ -126,12 +158,36 @@ fn hyper_parameters(config: &Config) -> Pairs {
         ("rope.dimension_count", count(config.rope.dims)),
         ("vocab_size", count(config.vocab)),
     ];
-    if let Some(window) = config.sliding_window {
-        values.push(("attention.sliding_window", count(window)));
+    if let Some(window) = &config.window {
+        values.push(("attention.sliding_window", count(window.len)));
+        // Readers know the usual pattern of the family, and not every one looks for this key.
+        if !window.is_usual(config.family) {
+            let layers = (0..config.layers).map(|layer| window.is_on(layer));
+            let layers = ValueBuf::Array(ArrayBuf::bools(layers));
+            values.push(("attention.sliding_window_pattern", layers));
+        }
     }
-    if let RopeScaling::Linear { factor } = config.rope.scaling {
-        values.push(("rope.scaling.type", ValueBuf::Str("linear".to_owned())));
-        values.push(("rope.scaling.factor", real(factor)));
+    let caps = [
+        ("attn_logit_softcapping", config.score_cap),
+        ("final_logit_softcapping", config.logit_cap),
+    ];
+    for (key, cap) in caps {
+        values.extend(cap.map(|cap| (key, real(cap.into()))));
+    }
+    if let Some(local) = &config.local_rope {
+        values.push(("rope.freq_base_swa", real(local.theta)));
+    }
+    match &config.rope.scaling {
+        RopeScaling::Linear { factor } => {
+            values.push(("rope.scaling.type", ValueBuf::Str("linear".to_owned())));
+            values.push(("rope.scaling.factor", real(*factor)));
+        }
+        RopeScaling::Long(long) => {
+            values.push(("rope.scaling.type", ValueBuf::Str("longrope".to_owned())));
+            values.push(("rope.scaling.original_context_length", count(long.original_context)));
+            values.push(("rope.scaling.attn_factor", real(long.attention_factor)));
+        }
+        RopeScaling::None | RopeScaling::Llama3 { .. } => {}
     }
     let architecture = config.family.gguf_name();
     values.into_iter().map(|(key, value)| (format!("{architecture}.{key}"), value)).collect()

@@ -30,6 +30,12 @@ impl ArrayBuf {
         array
     }
 
+    /// An array of booleans.
+    pub fn bools(items: impl IntoIterator<Item = bool>) -> Self {
+        let bytes: Vec<u8> = items.into_iter().map(u8::from).collect();
+        Self { element_type: type_id::BOOL, len: bytes.len(), bytes }
+    }
+
     /// An array of strings.
     pub fn strings<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> Self {
         Self::build(type_id::STRING, items, |bytes, item| put_string(bytes, item.as_ref()))

@@ -1,7 +1,7 @@
 //! The supported families and the facts that their files do not state.
 
 use crate::error::{Code, Error, Result};
-use crate::model::slots::{Dialect, FUSED};
+use crate::model::slots::{Dialect, FUSED, GEMMA};
 
 /// Non-linearity of the feed-forward gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +23,23 @@ pub enum Bias {
     IfPresent,
 }
 
+/// A soft cap, `cap * tanh(x / cap)`, as a family has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cap {
+    /// There is none.
+    Never,
+    /// Where the file states one.
+    Stated,
+    /// This one where the file states none.
+    Usual(f64),
+}
+
 /// A supported model family and the facts that its files do not state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of a row of a table, each yes or no"
+)]
 pub struct Family {
     /// Name used in reports and in GGUF.
     pub name: &'static str,
@@ -36,8 +51,34 @@ pub struct Family {
     pub(super) gguf_adjacent_rope: bool,
     /// Whether each head of Q and K is normalised before rotation.
     pub(super) qk_norm: bool,
+    /// Whether what attention and feed-forward block give is normalised before it is added to the stream.
+    pub(super) post_norms: bool,
+    /// Whether the embedding is multiplied by the root of the hidden size.
+    pub(super) scaled_embedding: bool,
+    /// What Hugging Face files leave out of every gain of a norm: they store the gain less this.
+    pub(super) gain_offset: f32,
     /// Whether Q, K and V are one matrix in files, and gate and up another.
     pub(super) fused: bool,
+    /// Non-linearity where the file names none.
+    pub(super) activation: Activation,
+    /// Whether the head is the embedding where `config.json` does not say.
+    pub(super) tied: bool,
+    /// Of layers with and without a window, each which one has none; `None` when layers are all alike.
+    pub(super) window_step: Option<usize>,
+    /// Window where GGUF states none.
+    pub(super) window: Option<usize>,
+    /// Soft cap on scores.
+    pub(super) attention_cap: Cap,
+    /// Soft cap on logits.
+    pub(super) logit_cap: Cap,
+    /// Number whose root divides scores, where `config.json` states none; `None` takes the head size.
+    pub(super) query_scalar: Option<f64>,
+    /// Number of layers of the one size whose scores are divided by the root of hidden size over heads.
+    pub(super) wide_layers: Option<usize>,
+    /// Base of the rotary embedding where the file states none.
+    pub(super) theta: f64,
+    /// The same for layers with a window, where they have their own.
+    pub(super) local_theta: Option<f64>,
     /// The family's own names of weights.
     pub(super) dialect: Dialect,
     /// Values per head where `config.json` states none; `None` shares the hidden size out.
@@ -51,12 +92,39 @@ const PLAIN: Family = Family {
     qkv_bias: Bias::Absent,
     gguf_adjacent_rope: false,
     qk_norm: false,
+    post_norms: false,
+    scaled_embedding: false,
+    gain_offset: 0.0,
     fused: false,
+    activation: Activation::Silu,
+    tied: false,
+    window_step: None,
+    window: None,
+    attention_cap: Cap::Never,
+    logit_cap: Cap::Never,
+    query_scalar: None,
+    wide_layers: None,
+    theta: 10_000.0,
+    local_theta: None,
     dialect: &[],
     head_dim: None,
 };
 
 impl Family {
+    /// What the Gemma families have in common.
+    const GEMMA: Self = Self {
+        qkv_bias: Bias::IfPresent,
+        post_norms: true,
+        scaled_embedding: true,
+        gain_offset: 1.0,
+        activation: Activation::GeluTanh,
+        tied: true,
+        query_scalar: Some(256.0),
+        dialect: GEMMA,
+        head_dim: Some(256),
+        ..PLAIN
+    };
+
     /// Every supported family.
     pub const ALL: &'static [Self] = &[
         Self {
@@ -93,6 +161,27 @@ impl Family {
             dialect: FUSED,
             ..PLAIN
         },
+        Self {
+            name: "gemma2",
+            spellings: &["gemma2", "Gemma2ForCausalLM"],
+            window_step: Some(2),
+            window: Some(4096),
+            attention_cap: Cap::Usual(50.0),
+            logit_cap: Cap::Usual(30.0),
+            wide_layers: Some(46),
+            ..Self::GEMMA
+        },
+        Self {
+            name: "gemma3",
+            spellings: &["gemma3", "gemma3_text", "Gemma3ForCausalLM"],
+            qk_norm: true,
+            window_step: Some(6),
+            logit_cap: Cap::Stated,
+            wide_layers: Some(62),
+            theta: 1_000_000.0,
+            local_theta: Some(10_000.0),
+            ..Self::GEMMA
+        },
     ];
 
     /// The family that calls itself `name`, without regard to case.
@@ -111,6 +200,11 @@ impl Family {
     /// Whether GGUF stores Q and K rows reordered for adjacent-pair rotation.
     pub const fn gguf_adjacent_rope(&self) -> bool {
         self.gguf_adjacent_rope
+    }
+
+    /// Whether the head is the embedding where `config.json` does not say.
+    pub const fn tied(&self) -> bool {
+        self.tied
     }
 
     /// The family's own names of weights.

@@ -7,13 +7,16 @@ use serde_json::{Map, Value as Json};
 
 use super::keys::{Key, Keys};
 use super::rope::{RopeConfig, RopeStyle};
+use super::slots::Naming;
 use crate::error::{Code, Error, Result};
 use crate::format::{Metadata, Value};
 use crate::probe::Op;
 
+mod attention;
 mod family;
 
-pub use family::{Activation, Bias, Family};
+pub use attention::{Sliding, Window};
+pub use family::{Activation, Bias, Cap, Family};
 
 /// Most layers of any supported model; the largest published ones have about 130.
 const LAYERS_MAX: usize = 512;
@@ -55,22 +58,36 @@ pub struct Config {
     pub context: usize,
     /// Epsilon of the root-mean-square norms.
     pub norm_eps: f32,
-    /// Rotary embedding.
+    /// Rotary embedding; where `local_rope` is, that of the layers without a window.
     pub rope: RopeConfig,
+    /// Rotary embedding of the layers with a window, where they have their own.
+    pub local_rope: Option<RopeConfig>,
     /// Bias of Q, K and V.
     pub qkv_bias: Bias,
     /// Bias of the output projection.
     pub o_bias: Bias,
     /// Whether each head of Q and K is normalised before rotation.
     pub qk_norm: bool,
+    /// Whether what attention and feed-forward block give is normalised before it is added to the stream.
+    pub post_norms: bool,
+    /// What the file leaves out of every gain of a norm: it stores the gain less this.
+    pub gain_offset: f32,
+    /// Factor on the embedding.
+    pub embedding_scale: Option<f32>,
     /// Whether Q, K and V are one matrix in files, and gate and up another.
     pub fused: bool,
     /// Whether the head is the embedding; `None` when the presence of a head tensor decides.
     pub tied_embeddings: Option<bool>,
     /// Non-linearity of the feed-forward gate.
     pub activation: Activation,
-    /// Attention sees only this many last positions; `None` sees all.
-    pub sliding_window: Option<usize>,
+    /// Which layers see only how many last positions; `None` when every layer sees all.
+    pub window: Option<Window>,
+    /// Factor on scores.
+    pub score_scale: f32,
+    /// Soft cap on scores.
+    pub score_cap: Option<f32>,
+    /// Soft cap on logits.
+    pub logit_cap: Option<f32>,
     /// Token that begins a sequence.
     pub bos: Option<u32>,
     /// Tokens that end a sequence.
@@ -110,8 +127,6 @@ const ATTENTION_BIAS: Key = Key { json: &["attention_bias"], gguf: "" };
 const MLP_BIAS: Key = Key { json: &["mlp_bias"], gguf: "" };
 const EXPERTS: Key =
     Key { json: &["num_experts", "num_local_experts", "n_routed_experts"], gguf: "expert_count" };
-const WINDOW: Key = Key { json: &["sliding_window"], gguf: "attention.sliding_window" };
-const USE_WINDOW: Key = Key { json: &["use_sliding_window"], gguf: "" };
 const BOS: Key =
     Key { json: &["bos_token_id", "tokenizer.bos_token_id"], gguf: "tokenizer.ggml.bos_token_id" };
 const EOS: Key =
@@ -136,10 +151,9 @@ impl Config {
                 .hint("convert the unquantised model instead"));
         }
         let keys = Keys::Json(config);
-        let mut read = Self::read(family, &keys, None)?;
+        let mut read = Self::read(family, &keys, None, Naming::HuggingFace)?;
         read.rope.style = RopeStyle::Neox;
-        // Absent means untied in every family of the table.
-        read.tied_embeddings = Some(keys.flag(&TIED)?.unwrap_or(false));
+        read.tied_embeddings = Some(keys.flag(&TIED)?.unwrap_or(family.tied));
         let attention_bias = keys.flag(&ATTENTION_BIAS)?;
         if read.qkv_bias == Bias::IfPresent {
             let bias = if attention_bias.unwrap_or(false) { Bias::Required } else { Bias::Absent };
@@ -163,7 +177,7 @@ impl Config {
             Some(Value::Array(array)) => Some(array.len),
             _ => None,
         };
-        let mut read = Self::read(family, &keys, tokens.or(embedding_rows))?;
+        let mut read = Self::read(family, &keys, tokens.or(embedding_rows), Naming::Gguf)?;
         if family.gguf_adjacent_rope {
             read.rope.style = RopeStyle::Adjacent;
         }
@@ -173,8 +187,8 @@ impl Config {
         read.validated()
     }
 
-    /// Reads APR metadata. `gguf_names` says that the tensors carry GGUF names, which decides the
-    /// rotation style when the metadata does not.
+    /// Reads APR metadata. `gguf_names` says that the tensors carry GGUF names: their values then follow the
+    /// conventions of GGUF, which also decides the rotation style when the metadata does not.
     ///
     /// # Errors
     /// As [`Config::from_hugging_face`].
@@ -191,7 +205,8 @@ impl Config {
             None => Family::required(spellings.iter().find_map(text), "architecture")?,
         };
         let keys = Keys::Json(metadata);
-        let mut read = Self::read(family, &keys, embedding_rows)?;
+        let naming = if gguf_names { Naming::Gguf } else { Naming::HuggingFace };
+        let mut read = Self::read(family, &keys, embedding_rows, naming)?;
         read.rope.style = match metadata.get("rope_type").filter(|value| !value.is_null()) {
             None if gguf_names && family.gguf_adjacent_rope => RopeStyle::Adjacent,
             None => RopeStyle::Neox,
@@ -209,11 +224,17 @@ impl Config {
         read.validated()
     }
 
-    /// What all three origins have in common; not validated yet.
-    fn read(family: &'static Family, keys: &Keys<'_>, vocab: Option<usize>) -> Result<Self> {
+    /// What all three origins have in common; not validated yet. Who named the tensors also chose the conventions.
+    fn read(
+        family: &'static Family,
+        keys: &Keys<'_>,
+        vocab: Option<usize>,
+        naming: Naming,
+    ) -> Result<Self> {
         refuse_unsupported(keys)?;
         let hidden = keys.required(&HIDDEN)?;
         let heads = keys.required(&HEADS)?;
+        let layers = keys.required(&LAYERS)?;
         let declared = keys.count(&HEAD_DIM)?;
         let head_dim = match declared.or(family.head_dim.filter(|_| keys.is_json())) {
             Some(head_dim) => head_dim,
@@ -223,10 +244,12 @@ impl Config {
             return Err(out_of_range("attention.value_length", value_dim, head_dim));
         }
         let context = keys.count(&CONTEXT)?.unwrap_or(CONTEXT_DEFAULT);
-        Ok(Self {
+        let (score_cap, logit_cap) = attention::soft_caps(family, keys)?;
+        let stated = attention::stated_score_scale(family, keys)?;
+        let read = Self {
             family,
             hidden,
-            layers: keys.required(&LAYERS)?,
+            layers,
             heads,
             kv_heads: keys.count(&KV_HEADS)?.unwrap_or(heads),
             head_dim,
@@ -237,17 +260,29 @@ impl Config {
             },
             context,
             norm_eps: keys.real(&EPS)?.ok_or_else(|| keys.missing(&EPS))? as f32,
-            rope: RopeConfig::read(keys, head_dim, context)?,
+            rope: RopeConfig::read(keys, head_dim, context, family.theta)?,
+            local_rope: match family.local_theta {
+                Some(theta) => Some(RopeConfig::read_local(keys, head_dim, context, theta)?),
+                None => None,
+            },
             qkv_bias: family.qkv_bias,
             o_bias: if family.qkv_bias == Bias::IfPresent { Bias::IfPresent } else { Bias::Absent },
             qk_norm: family.qk_norm,
+            post_norms: family.post_norms,
+            gain_offset: if naming == Naming::Gguf { 0.0 } else { family.gain_offset },
+            embedding_scale: family.scaled_embedding.then(|| (hidden as f64).sqrt() as f32),
             fused: family.fused,
             tied_embeddings: None,
-            activation: activation(keys)?,
-            sliding_window: sliding_window(keys)?,
+            activation: activation(keys)?.unwrap_or(family.activation),
+            window: Window::read(family, keys, layers)?,
+            score_scale: 0.0,
+            score_cap,
+            logit_cap,
             bos: keys.token_ids(&BOS, 1)?.first().copied(),
             eos: keys.token_ids(&EOS, EOS_IDS_MAX)?,
-        })
+        };
+        let stated = stated.filter(|_| naming == Naming::HuggingFace);
+        Ok(Self { score_scale: stated.unwrap_or_else(|| read.gguf_score_scale()), ..read })
     }
 
     fn validated(self) -> Result<Self> {
@@ -266,7 +301,9 @@ impl Config {
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(out_of_range("rms_norm_eps", self.norm_eps, "between 0 and 1"));
         }
-        self.rope.check(self.head_dim)?;
+        for rope in std::iter::once(&self.rope).chain(&self.local_rope) {
+            rope.check(self.head_dim)?;
+        }
         self.check_token_ids("eos_token_id", &self.eos)?;
         self.check_token_ids("bos_token_id", self.bos.as_slice())?;
         Ok(self)
@@ -284,8 +321,20 @@ impl Config {
     pub fn has_site(&self, op: Op) -> bool {
         match op {
             Op::QNorm | Op::KNorm => self.qk_norm,
+            Op::AttnPostNorm | Op::FfnPostNorm => self.post_norms,
             _ => true,
         }
+    }
+
+    /// Positions that a row sees in layer `layer`, its own included; `None` sees all.
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        self.window.as_ref().filter(|window| window.is_on(layer)).map(|window| window.len)
+    }
+
+    /// Rotary embedding of layer `layer`.
+    pub fn rope_of(&self, layer: usize) -> &RopeConfig {
+        let local = self.local_rope.as_ref().filter(|_| self.window_of(layer).is_some());
+        local.unwrap_or(&self.rope)
     }
 
     /// Width of the queries of one token: `heads * head_dim`.
@@ -304,12 +353,6 @@ fn refuse_unsupported(keys: &Keys<'_>) -> Result<()> {
     if let Some(experts) = keys.count(&EXPERTS)?.filter(|experts| *experts > 1) {
         return Err(out_of_range("num_experts", experts, "a dense model"));
     }
-    if let Keys::Json(map) = keys
-        && let Some(types) = map.get("layer_types").and_then(Json::as_array)
-        && let Some(other) = types.iter().find(|kind| kind.as_str() != Some("full_attention"))
-    {
-        return Err(out_of_range("layer_types", other, "full_attention in every layer"));
-    }
     if keys.flag(&MLP_BIAS)? == Some(true) {
         return Err(out_of_range("mlp_bias", true, false));
     }
@@ -325,23 +368,14 @@ fn default_head_dim(hidden: usize, heads: usize) -> Result<usize> {
     Ok(hidden / heads)
 }
 
-fn activation(keys: &Keys<'_>) -> Result<Activation> {
+fn activation(keys: &Keys<'_>) -> Result<Option<Activation>> {
     match keys.text(&ACTIVATION)? {
-        None | Some("silu" | "swish") => Ok(Activation::Silu),
-        Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Activation::GeluTanh),
+        None => Ok(None),
+        Some("silu" | "swish") => Ok(Some(Activation::Silu)),
+        Some("gelu_pytorch_tanh" | "gelu_new") => Ok(Some(Activation::GeluTanh)),
         Some(other) => {
             Err(out_of_range("hidden_act", other, "silu, swish, gelu_pytorch_tanh or gelu_new"))
         }
-    }
-}
-
-/// Some configurations carry a window and switch it off.
-fn sliding_window(keys: &Keys<'_>) -> Result<Option<usize>> {
-    match keys.flag(&USE_WINDOW)? {
-        Some(false) => Ok(None),
-        // Which layers slide is another table; no published model of these families switches it on.
-        Some(true) => Err(out_of_range("use_sliding_window", true, false)),
-        None => Ok(keys.count(&WINDOW)?.filter(|window| *window > 0)),
     }
 }
 
