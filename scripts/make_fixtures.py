@@ -12,10 +12,12 @@ A pygmy is a random model of a real family in a few hundred kilobytes. Each weig
 SHA-256 of seed, model and tensor name, so one tensor never depends on another. GGUF files are a stranger's work on
 purpose: llama.cpp's converter writes F16, its quantiser the rest. The converter knows pre-tokenizers by a hash of
 what a tokenizer does to a test string; ours is Qwen2's expression with another vocabulary, so that one answer is given.
+Families that are published with SentencePiece alone are converted with this tokenizer all the same.
 LLAMA_CPP_SOURCE is a checkout, or `vendor/llama.cpp` of the source distribution of llama-cpp-python.
 """
 
 import argparse
+import copy
 import functools
 import hashlib
 import json
@@ -44,6 +46,9 @@ CHATML = (
 # name -> (configuration, stored dtype, largest shard). What each stands for is in fixtures/pygmy/README.md.
 LLAMA3_SCALING = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                   "original_max_position_embeddings": 64}
+# Strong enough that both sets and the factor on attention show within 14 positions.
+LONGROPE = {"type": "longrope", "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5],
+            "long_factor": [1.05, 1.3, 1.9, 3.0, 4.6, 6.8]}
 PYGMIES = {
     "qwen2-tied": (dict(model_type="qwen2", hidden_size=224, intermediate_size=96, num_hidden_layers=2,
                         num_attention_heads=7, num_key_value_heads=1, rms_norm_eps=1e-6, rope_theta=1000000.0,
@@ -60,10 +65,30 @@ PYGMIES = {
     "qwen3": (dict(model_type="qwen3", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
                    num_attention_heads=6, num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,
                    tie_word_embeddings=True), "bfloat16", None),
+    "phi3": (dict(model_type="phi3", hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+                  num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=10000.0,
+                  sliding_window=6, tie_word_embeddings=False), "bfloat16", None),
+    "longrope": (dict(model_type="phi3", hidden_size=96, intermediate_size=64, num_hidden_layers=2,
+                       num_attention_heads=6, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=10000.0,
+                       rope_scaling=LONGROPE, partial_rotary_factor=0.75, original_max_position_embeddings=10,
+                       sliding_window=None, tie_word_embeddings=False), "bfloat16", None),
+    "gemma2": (dict(model_type="gemma2", hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=1, head_dim=24, query_pre_attn_scalar=24,
+                    rms_norm_eps=1e-6, rope_theta=10000.0, sliding_window=6, attn_logit_softcapping=2.0,
+                    final_logit_softcapping=1.5, tie_word_embeddings=True), "bfloat16", None),
+    "gemma2-wide": (dict(model_type="gemma2", hidden_size=64, intermediate_size=64, num_hidden_layers=2,
+                         num_attention_heads=2, num_key_value_heads=1, head_dim=24, query_pre_attn_scalar=8,
+                         rms_norm_eps=1e-6, rope_theta=10000.0, sliding_window=5, attn_logit_softcapping=None,
+                         final_logit_softcapping=None, tie_word_embeddings=True), "bfloat16", None),
+    "gemma3": (dict(model_type="gemma3_text", hidden_size=64, intermediate_size=64, num_hidden_layers=7,
+                    num_attention_heads=2, num_key_value_heads=1, head_dim=24, query_pre_attn_scalar=24,
+                    rms_norm_eps=1e-6, rope_theta=1000000.0, rope_local_base_freq=100.0,
+                    rope_scaling={"rope_type": "linear", "factor": 8.0}, sliding_window=5, sliding_window_pattern=6,
+                    tie_word_embeddings=True), "bfloat16", None),
 }
 # These keep the configuration as Hugging Face Hub models have it (flat `rope_theta`, `torch_dtype`);
 # the others keep what transformers 5 saves (`rope_parameters`, `dtype`).
-CLASSIC_CONFIG = ("llama3-gqa", "llama-mha")
+CLASSIC_CONFIG = ("llama3-gqa", "llama-mha", "longrope", "gemma3")
 
 # GGUF forms to carry: F32, BF16 and F16 are the converter's, the others are quantised from F16.
 FORMS = {
@@ -73,6 +98,9 @@ FORMS = {
     "mistral": ["F16", "Q8_0", "Q4_K_M", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q5_K_M", "Q6_K"],
     "llama-mha": ["F16", "F32", "BF16", "Q8_0"],
     "qwen3": ["F16", "Q8_0"],
+    "longrope": ["F16", "Q8_0"],
+    "gemma2": ["F16", "Q8_0"],
+    "gemma3": ["F16", "Q8_0"],
 }
 FTYPES = {"Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15,
           "Q5_K_M": 17, "Q6_K": 18}
@@ -125,12 +153,12 @@ def write_json(path: pathlib.Path, value: object) -> None:
 def weight(model: str, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """A random tensor, large enough that attention is not uniform and logits are not flat.
 
-    Norms are near one and biases are not zero, so that leaving out either shows. A 16-bit model's weights are rounded
+    Norms are near one (Gemma stores them less one) and biases are not zero, so that leaving out either shows. A 16-bit model's weights are rounded
     to BF16 and F16 both: its GGUF form in F16 then holds the very same numbers.
     """
     r = rng(model, name)
     if "norm" in name:
-        values = 1 + r.normal(0, 0.1, shape)
+        values = (0 if model.startswith("gemma") else 1) + r.normal(0, 0.1, shape)
     elif name.endswith("bias"):
         values = r.normal(0, 0.1, shape)
     elif "embed" in name:
@@ -151,10 +179,9 @@ def make_pygmy(name: str, folder: pathlib.Path) -> None:
 
     spec, dtype, shard = PYGMIES[name]
     ids = {"bos_token_id": None, "eos_token_id": VOCAB - 1, "pad_token_id": VOCAB - 3}
-    settings = {k: v for k, v in spec.items() if k not in ("model_type", "rope_theta", "rope_scaling")}
-    rope = dict(spec.get("rope_scaling", {"rope_type": "default"}), rope_theta=spec["rope_theta"])
+    settings = {k: v for k, v in spec.items() if not k.startswith("rope_") and k != "model_type"}
     config = AutoConfig.for_model(spec["model_type"], vocab_size=VOCAB, max_position_embeddings=256,
-                                  rope_parameters=rope, **settings, **ids)
+                                  **rope_settings(name, spec), **settings, **ids)
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     with torch.no_grad():
         for key, tensor in model.named_parameters():
@@ -163,18 +190,30 @@ def make_pygmy(name: str, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
     if name in CLASSIC_CONFIG:
-        classic = {"architectures": ["LlamaForCausalLM"], **spec, **ids, "vocab_size": VOCAB, "hidden_act": "silu",
-                   "max_position_embeddings": 256, "attention_bias": False, "torch_dtype": dtype}
+        activation = "hidden_activation" if hasattr(config, "hidden_activation") else "hidden_act"
+        classic = {"architectures": [type(model).__name__], **spec, **ids, "vocab_size": VOCAB,
+                   activation: getattr(config, activation), "max_position_embeddings": 256, "attention_bias": False,
+                   "torch_dtype": dtype}
         write_json(folder / "config.json", classic)
     make_tokenizer(folder)
     for path in folder.iterdir():
         path.chmod(0o644)
 
 
+def rope_settings(name: str, spec: dict) -> dict:
+    """What a configuration is given for the rotation: models with a classic one are read as they will be again."""
+    if name in CLASSIC_CONFIG and spec["model_type"] != "llama":
+        # The library writes into what it is given.
+        return copy.deepcopy({k: v for k, v in spec.items() if k.startswith("rope_")})
+    return {"rope_parameters": dict(spec.get("rope_scaling", {"rope_type": "default"}), rope_theta=spec["rope_theta"])}
+
+
 CONVERT = """
 import sys
 sys.path.insert(0, sys.argv[1]); pre = sys.argv[2]; sys.argv = ["convert_hf_to_gguf.py"] + sys.argv[3:]
-import convert_hf_to_gguf, conversion.base
+import convert_hf_to_gguf, conversion.base, conversion.gemma, conversion.phi
+for family in (conversion.phi.Phi3MiniModel, conversion.gemma.Gemma2Model):
+    family.set_vocab = lambda self: self._set_vocab_gpt2()
 conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
 convert_hf_to_gguf.main()
 """

@@ -17,6 +17,7 @@ import ctypes
 import json
 import pathlib
 import struct
+import sys
 from collections.abc import Iterator
 
 import gguf
@@ -43,34 +44,54 @@ def load_model(folder: pathlib.Path):
 def trace(model, ids: list[int]) -> dict[str, np.ndarray]:
     """Every site of one forward pass, `[tokens, width]`; heads lie side by side in a row."""
     import torch
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    found, handles = {}, []
+    found, handles, turns = {}, [], {}
     keep = lambda name, value: found.__setitem__(name, value.detach().clone())
     after = lambda module, name: handles.append(module.register_forward_hook(
         lambda _m, _i, out: keep(name, out[0] if isinstance(out, tuple) else out)))
     before = lambda module, name: handles.append(module.register_forward_pre_hook(
         lambda _m, inputs: keep(name, inputs[0])))
-    base = model.model
+    base, config = model.model, model.config
+
+    def parted(module, names: list[str], widths: list[int]) -> None:
+        """One product whose rows are several sites."""
+        handles.append(module.register_forward_hook(lambda _m, _i, out: [
+            keep(name, part) for name, part in zip(names, out.split(widths, -1))] and None))
+
     after(base.embed_tokens, "embed")
     after(base.norm, "final_norm")
-    handles.append(base.rotary_emb.register_forward_hook(lambda _m, _i, out: found.update(cos=out[0], sin=out[1])))
+    # A family with two rotations names the kind of layer behind the positions.
+    handles.append(base.rotary_emb.register_forward_hook(
+        lambda _m, inputs, out: turns.__setitem__(inputs[2] if len(inputs) > 2 else None, out)))
     for index, layer in enumerate(base.layers):
         at = f"layers.{index}."
         attention, mlp = layer.self_attn, layer.mlp
         after(layer.input_layernorm, at + "attn_norm")
-        for site, module in [("q", attention.q_proj), ("k", attention.k_proj), ("v", attention.v_proj)]:
-            after(module, at + site)
+        if hasattr(attention, "qkv_proj"):
+            width, kv = attention.o_proj.in_features, config.num_key_value_heads * attention.head_dim
+            parted(attention.qkv_proj, [at + "q", at + "k", at + "v"], [width, kv, kv])
+        else:
+            for site, module in [("q", attention.q_proj), ("k", attention.k_proj), ("v", attention.v_proj)]:
+                after(module, at + site)
         if hasattr(attention, "q_norm"):
             after(attention.q_norm, at + "q_norm")
             after(attention.k_norm, at + "k_norm")
         handles.append(attention.register_forward_hook(lambda _m, _i, out, at=at: keep(at + "attn_scores", out[1])))
         before(attention.o_proj, at + "attn_out")
         after(attention.o_proj, at + "o_proj")
-        before(layer.post_attention_layernorm, at + "attn_residual")
-        after(layer.post_attention_layernorm, at + "ffn_norm")
-        after(mlp.gate_proj, at + "gate")
-        after(mlp.up_proj, at + "up")
+        # In families that normalise what a block gives, the norm in front of the next one is called otherwise.
+        norm = getattr(layer, "pre_feedforward_layernorm", None)
+        if norm is not None:
+            after(layer.post_attention_layernorm, at + "attn_post_norm")
+            after(layer.post_feedforward_layernorm, at + "ffn_post_norm")
+        norm = norm or layer.post_attention_layernorm
+        before(norm, at + "attn_residual")
+        after(norm, at + "ffn_norm")
+        if hasattr(mlp, "gate_up_proj"):
+            parted(mlp.gate_up_proj, [at + "gate", at + "up"], [config.intermediate_size] * 2)
+        else:
+            after(mlp.gate_proj, at + "gate")
+            after(mlp.up_proj, at + "up")
         before(mlp.down_proj, at + "swiglu")
         after(mlp.down_proj, at + "down")
         after(layer, at + "ffn_residual")
@@ -78,28 +99,47 @@ def trace(model, ids: list[int]) -> dict[str, np.ndarray]:
         found["logits"] = model(torch.tensor([ids]), use_cache=False).logits
     for handle in handles:
         handle.remove()
-    cos, sin = found.pop("cos"), found.pop("sin")
     for index, layer in enumerate(base.layers):
-        at, width = f"layers.{index}.", layer.self_attn.head_dim
-        for site in ("q_norm", "k_norm"):
-            if at + site in found:
-                found[at + site] = found[at + site].reshape(1, len(ids), -1)
-        heads = lambda site: found.get(f"{at}{site}_norm", found[at + site]).view(1, len(ids), -1, width).transpose(1, 2)
-        q, k = apply_rotary_pos_emb(heads("q"), heads("k"), cos, sin)
-        check_scores(q, k, found[at + "attn_scores"], at)
-        for site, value in [("rope_q", q), ("rope_k", k)]:
-            found[at + site] = value.transpose(1, 2).reshape(1, len(ids), -1)
-        found[at + "attn_scores"] = found[at + "attn_scores"].transpose(1, 2).reshape(1, len(ids), -1)
+        rotate(layer.self_attn, found, turns, f"layers.{index}.", len(ids), config)
     return {name: value[0].to(torch.float32).numpy() for name, value in found.items()}
 
 
-def check_scores(q, k, scores, at: str) -> None:
+def rotate(attention, found: dict, turns: dict, at: str, tokens: int, config) -> None:
+    """Add the rotated queries and keys of a layer; heads of its other sites go side by side."""
+    rows = lambda value: value.transpose(1, 2).reshape(1, tokens, -1)
+    heads = lambda value: value.view(1, tokens, -1, attention.head_dim).transpose(1, 2)
+    for site in ("q_norm", "k_norm"):
+        if at + site in found:
+            value = found[at + site]
+            # Some families normalise before, others after they turn tokens and heads round.
+            assert value.shape[1] != value.shape[2]
+            found[at + site] = rows(value if value.shape[2] == tokens else value.transpose(1, 2))
+    q, k = (heads(found.get(f"{at}{site}_norm", found[at + site])) for site in ("q", "k"))
+    module = sys.modules[type(attention).__module__]
+    turn = turns.get(None) or turns[attention.layer_type]
+    q, k = module.apply_rotary_pos_emb(q, k, *turn)
+    check_scores(q, k, found[at + "attn_scores"], at, attention, config)
+    for site, value in [("rope_q", q), ("rope_k", k)]:
+        found[at + site] = rows(value)
+    found[at + "attn_scores"] = rows(found[at + "attn_scores"])
+
+
+def check_scores(q, k, scores, at: str, attention, config) -> None:
     """The rotation is applied here a second time, so its result must explain the probabilities that the model used."""
     import torch
 
     k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-    mask = torch.full((q.shape[2],) * 2, float("-inf")).triu(1)
-    again = torch.softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + mask, -1)
+    again = q @ k.transpose(2, 3) * attention.scaling
+    # Gemma 3 kept the attribute of Gemma 2 and does not use it.
+    cap = getattr(attention, "attn_logit_softcapping", None)
+    if cap is not None and config.model_type == "gemma2":
+        again = torch.tanh(again / cap) * cap
+    tokens = q.shape[2]
+    hidden = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    window = getattr(attention, "sliding_window", config.sliding_window if config.model_type == "phi3" else None)
+    if window:
+        hidden |= torch.ones(tokens, tokens, dtype=torch.bool).tril(-window)
+    again = torch.softmax(again.masked_fill(hidden, float("-inf")), -1)
     worst = (again - scores).abs().max().item()
     assert worst < 1e-5, f"{at}attn_scores differ by {worst}"
 
@@ -188,7 +228,14 @@ class LlamaCpp:
 GGUF_NAMES = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
               "attn_v": "self_attn.v_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
               "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
-              "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+              "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+              "attn_qkv": "self_attn.qkv_proj"}
+# Where a family means something else by a name.
+GGUF_NAMES_OF = {
+    "phi3": {"ffn_up": "mlp.gate_up_proj"},
+    "gemma": {"post_attention_norm": "post_attention_layernorm", "ffn_norm": "pre_feedforward_layernorm",
+              "post_ffw_norm": "post_feedforward_layernorm"},
+}
 GGUF_TOP = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
             "output.weight": "lm_head.weight"}
 
@@ -224,24 +271,30 @@ def apr_weights(path: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
 def put_weights(model, path: pathlib.Path) -> None:
     """Replace the model's weights by those of a GGUF or APR file.
 
-    GGUF files of the llama family keep the rows of q and k with the two halves of each head interleaved.
+    GGUF files of the llama family keep the rows of q and k with the two halves of each head interleaved, those of Gemma
+    the gains of norms with the one that transformers adds.
     """
     import torch
 
-    interleaved = path.suffix == ".gguf" and model.config.model_type in ("llama", "mistral")
+    kind = model.config.model_type
+    names = GGUF_NAMES | GGUF_NAMES_OF.get("gemma" if kind.startswith("gemma") else kind, {})
+    interleaved = path.suffix == ".gguf" and kind in ("llama", "mistral")
+    less = 1.0 if path.suffix == ".gguf" and kind.startswith("gemma") else 0.0
     state = model.state_dict()
     seen = set()
     for name, values in gguf_weights(path) if path.suffix == ".gguf" else apr_weights(path):
-        if name == "rope_freqs.weight":
+        if name.startswith(("rope_freqs", "rope_factors")):
             continue
         if name not in state and name not in GGUF_TOP:
-            _, layer, part, kind = name.split(".")
+            _, layer, part, ending = name.split(".")
             if interleaved and part in ("attn_q", "attn_k"):
                 width = model.model.layers[0].self_attn.head_dim
                 heads = values.reshape(-1, width // 2, 2, *values.shape[1:])
                 values = heads.swapaxes(1, 2).reshape(values.shape)
-            name = f"model.layers.{layer}.{GGUF_NAMES[part]}.{kind}"
+            name = f"model.layers.{layer}.{names[part]}.{ending}"
         name = GGUF_TOP.get(name, name)
+        if name.endswith("norm.weight"):
+            values = values - np.float32(less)
         state[name].copy_(torch.from_numpy(np.array(values, np.float32)))
         seen.add(name)
     missing = set(state) - seen - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
@@ -287,12 +340,17 @@ class Recording:
         self.ids = self.prompts[0]["ids"][:TRACE_TOKENS]
         self.sites = trace(self.model, self.ids)
         self.save("transformers", folder, self.sites)
+        rope = self.model.config.rope_parameters
+        if rope.get("rope_type") == "longrope":
+            short = self.ids[: rope["original_max_position_embeddings"]]
+            self.save("transformers", folder.with_name(f"{name}-short"), trace(self.model, short), short)
         self.runs: list[dict] = []
         self.continue_prompts(folder)
 
-    def save(self, part: str, weights: pathlib.Path, tensors: dict[str, np.ndarray], **notes: str) -> None:
+    def save(self, part: str, weights: pathlib.Path, tensors: dict[str, np.ndarray], ids: list[int] | None = None,
+             **notes: str) -> None:
         notes |= self.known | {"weights": weights.relative_to(self.root).as_posix()}
-        tensors = {"tokens": np.array(self.ids, np.int32), **tensors}
+        tensors = {"tokens": np.array(ids or self.ids, np.int32), **tensors}
         save(self.out / part / f"{weights.stem}.safetensors", tensors, notes)
 
     def add_run(self, engine: str, weights: pathlib.Path, noise: float, outputs: list[dict]) -> None:
@@ -373,7 +431,7 @@ def main() -> None:
         if not folder.is_dir() or args.only not in (None, name):
             continue
         recording = Recording(root, name, folder)
-        for path in [*sorted((root / "gguf").glob(f"{name}-*.gguf")), *sorted(folder.glob("*.gguf"))]:
+        for path in [*sorted((root / "gguf").glob(f"{name}-[A-Z]*.gguf")), *sorted(folder.glob("*.gguf"))]:
             recording.gguf(path)
         for path in sorted(folder.glob("*.apr")):
             recording.apr(path)

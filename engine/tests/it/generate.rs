@@ -63,7 +63,19 @@ fn agreeing_steps(found: &[u32], greedy: &Greedy, gap_max: f64, what: &str) -> u
 #[test]
 fn the_oracle_backend_answers_as_transformers_does() {
     let (mut agreed, mut recorded_steps) = (0, 0);
-    for name in ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha", "apr-interop"] {
+    for name in [
+        "qwen2-tied",
+        "llama3-gqa",
+        "mistral",
+        "llama-mha",
+        "apr-interop",
+        "qwen3",
+        "phi3",
+        "longrope",
+        "gemma2",
+        "gemma2-wide",
+        "gemma3",
+    ] {
         for (weights, _, answers) in recorded(name, "transformers") {
             let model = model(&weights);
             for greedy in answers {
@@ -82,7 +94,16 @@ fn the_oracle_backend_answers_as_transformers_does() {
 #[test]
 fn the_fast_backend_answers_as_llama_cpp_does() {
     let (mut agreed, mut recorded_steps) = (0, 0);
-    for name in ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha"] {
+    for name in [
+        "qwen2-tied",
+        "llama3-gqa",
+        "mistral",
+        "llama-mha",
+        "qwen3",
+        "longrope",
+        "gemma2",
+        "gemma3",
+    ] {
         for (weights, noise, answers) in recorded(name, "llama.cpp") {
             let model = model(&weights);
             for greedy in answers {

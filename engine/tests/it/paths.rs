@@ -7,7 +7,17 @@ use apr_engine::probe::NoProbe;
 
 use crate::fixture::{Recorder, Recording, model};
 
-const PYGMIES: [&str; 5] = ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha", "qwen3"];
+const PYGMIES: [&str; 9] = [
+    "qwen2-tied",
+    "llama3-gqa",
+    "mistral",
+    "llama-mha",
+    "qwen3",
+    "phi3",
+    "longrope",
+    "gemma2",
+    "gemma3",
+];
 
 fn tokens(name: &str) -> Vec<u32> {
     Recording::open(&format!("oracle/transformers/{name}.safetensors")).tokens()
@@ -69,6 +79,26 @@ fn a_truncated_cache_forgets_what_it_held() {
     assert_eq!(first, again);
     lm.reset();
     assert_eq!(lm.position(), 0);
+}
+
+/// The tenth token is the last one that the short divisors serve: a text that grows beyond it is rotated anew, and
+/// once more when it shrinks below.
+#[test]
+fn a_text_that_becomes_long_and_short_again_is_rotated_as_what_it_is() {
+    let (model, tokens) = (model("pygmy/longrope"), tokens("longrope"));
+    let fresh = |tokens: &[u32]| {
+        let mut lm = model.lm_on(&Device::Scalar, LmOptions::default()).unwrap();
+        lm.forward(tokens, Want::Last, &mut NoProbe).unwrap().last().to_vec()
+    };
+    let mut lm = model.lm_on(&Device::Scalar, LmOptions { chunk: 3, context: None }).unwrap();
+    lm.forward(&tokens[..8], Want::Last, &mut NoProbe).unwrap();
+    for (keep, end) in [(8, 10), (10, 11), (11, 14), (4, 9), (9, 13)] {
+        lm.truncate(keep);
+        let found =
+            lm.forward(&tokens[keep..end], Want::Last, &mut NoProbe).unwrap().last().to_vec();
+        assert!(distance(&found, &fresh(&tokens[..end])) <= 1e-5, "{keep} to {end}");
+        assert_eq!(lm.position(), end);
+    }
 }
 
 #[test]

@@ -30,7 +30,17 @@ fn worst(found: &Recorder, expected: &Recorder) -> (f64, String) {
 
 #[test]
 fn float_weights_equal_the_oracle_at_every_site_on_every_isa() {
-    for name in ["qwen2-tied", "llama3-gqa", "mistral", "llama-mha", "qwen3"] {
+    for name in [
+        "qwen2-tied",
+        "llama3-gqa",
+        "mistral",
+        "llama-mha",
+        "qwen3",
+        "phi3",
+        "longrope",
+        "gemma2",
+        "gemma3",
+    ] {
         let recording = Recording::open(&format!("oracle/transformers/{name}.safetensors"));
         let (model, tokens) = (model(&format!("pygmy/{name}")), recording.tokens());
         let expected = sites(&model, Scalar, &tokens);
@@ -114,6 +124,24 @@ fn fused_projections_equal_the_plain_ones() {
             Dtype::Q8_0
         );
     }
+}
+
+/// Operations that have a default made of the others, against that default: the oracle's.
+#[test]
+fn scaling_and_soft_caps_equal_the_plain_ones() {
+    let simd = Simd::new(None, 2).unwrap();
+    let site = Site::model(Op::Logits);
+    let x: Vec<f32> = (0..301).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.7).collect();
+    let (mut fast, mut plain) = (x.clone(), x.clone());
+    simd.scale(site, &mut fast, 6.93, 300).unwrap();
+    Scalar.scale(site, &mut plain, 6.93, 300).unwrap();
+    assert_eq!(fast, plain);
+    assert_eq!(fast[300].to_bits(), x[300].to_bits(), "what lies behind is left alone");
+    let (mut fast, mut plain) = (x.clone(), x);
+    simd.soft_cap(site, &mut fast, 5.0, 300).unwrap();
+    Scalar.soft_cap(site, &mut plain, 5.0, 300).unwrap();
+    assert!(nmse(&fast, &plain) <= FLOAT_NMSE_MAX);
+    assert!(plain[..300].iter().all(|value| value.abs() <= 5.0));
 }
 
 #[test]

@@ -135,6 +135,12 @@ fn gguf_tensors_equal_those_that_llama_cpp_converts() {
         ("pygmy/qwen2-tied", "gguf/qwen2-tied-F16.gguf", Dtype::F16),
         ("pygmy/qwen3", "gguf/qwen3-F16.gguf", Dtype::F16),
         ("pygmy/qwen3", "gguf/qwen3-Q8_0.gguf", Dtype::Q8_0),
+        ("pygmy/longrope", "gguf/longrope-F16.gguf", Dtype::F16),
+        ("pygmy/longrope", "gguf/longrope-Q8_0.gguf", Dtype::Q8_0),
+        ("pygmy/gemma2", "gguf/gemma2-F16.gguf", Dtype::F16),
+        ("pygmy/gemma2", "gguf/gemma2-Q8_0.gguf", Dtype::Q8_0),
+        ("pygmy/gemma3", "gguf/gemma3-F16.gguf", Dtype::F16),
+        ("pygmy/gemma3", "gguf/gemma3-Q8_0.gguf", Dtype::Q8_0),
     ] {
         let written = converted(model, Format::Gguf, Precision::Uniform(precision));
         let ours = gguf::parse(&written).unwrap();
@@ -155,6 +161,60 @@ fn gguf_tensors_equal_those_that_llama_cpp_converts() {
     }
 }
 
+/// What a reader must know has a key in every file that says it, here as there.
+#[test]
+fn gguf_states_what_sets_a_family_apart() {
+    for (model, theirs, keys) in [
+        (
+            "pygmy/longrope",
+            "gguf/longrope-F16.gguf",
+            &[
+                "phi3.rope.scaling.attn_factor",
+                "phi3.rope.scaling.original_context_length",
+                "phi3.rope.dimension_count",
+            ][..],
+        ),
+        (
+            "pygmy/gemma2",
+            "gguf/gemma2-F16.gguf",
+            &[
+                "gemma2.attn_logit_softcapping",
+                "gemma2.final_logit_softcapping",
+                "gemma2.attention.sliding_window",
+                "gemma2.attention.key_length",
+            ][..],
+        ),
+        (
+            "pygmy/gemma3",
+            "gguf/gemma3-F16.gguf",
+            &[
+                "gemma3.rope.freq_base",
+                "gemma3.rope.freq_base_swa",
+                "gemma3.rope.scaling.type",
+                "gemma3.rope.scaling.factor",
+                "gemma3.attention.sliding_window",
+            ][..],
+        ),
+    ] {
+        let written = converted(model, Format::Gguf, Precision::Uniform(Dtype::F16));
+        let ours = gguf::parse(&written).unwrap();
+        let theirs = Source::open(&fixture(theirs)).unwrap();
+        let theirs = theirs.containers().unwrap();
+        for key in keys {
+            assert!(theirs[0].metadata.gguf(key).is_some(), "{key}");
+            assert_eq!(ours.metadata.gguf(key), theirs[0].metadata.gguf(key), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_scalar_that_no_reader_of_gguf_would_assume_is_not_dropped() {
+    let source = Source::open(&fixture("pygmy/gemma2-wide")).unwrap();
+    let error = convert(&source, Format::Gguf, Precision::Stored, Vec::new()).unwrap_err();
+    assert_eq!(error.code(), Code::ConversionUnsupported);
+    assert!(error.to_string().contains("query_pre_attn_scalar"), "{error}");
+}
+
 /// Every key that means something to a reader and that both files have holds the same value.
 fn assert_metadata_agrees(ours: &Container<'_>, theirs: &Container<'_>, model: &str) {
     let Metadata::Gguf(pairs) = &theirs.metadata else { panic!("metadata") };
@@ -167,6 +227,29 @@ fn assert_metadata_agrees(ours: &Container<'_>, theirs: &Container<'_>, model: &
         }
     }
     assert!(compared >= 12, "{model}: only {compared} keys compared");
+}
+
+/// Hyper-parameters survive the way through APR, the ones that are stated by a null too.
+#[test]
+fn an_apr_file_has_the_hyper_parameters_of_its_source() {
+    use crate::model::Model;
+    for name in ["qwen3", "phi3", "longrope", "gemma2", "gemma2-wide", "gemma3"] {
+        let source = Model::load(&fixture(&format!("pygmy/{name}"))).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("copy.apr");
+        crate::format::atomic::write(&path, |out| {
+            convert(source.source(), Format::Apr, Precision::Stored, out)
+        })
+        .unwrap();
+        let copy = Model::load(&path).unwrap();
+        let (ours, theirs) = (copy.config().clone(), source.config().clone());
+        // Whether the head is the embedding is known by the head there; biases by their presence.
+        let (tied, qkv_bias, o_bias) = (theirs.tied_embeddings, theirs.qkv_bias, theirs.o_bias);
+        assert_eq!(
+            crate::model::Config { tied_embeddings: tied, qkv_bias, o_bias, ..ours },
+            theirs
+        );
+    }
 }
 
 /// A converted model must be the same model: same hyper-parameters, same prompts as token ids, same ends.
