@@ -70,7 +70,7 @@ PYGMIES = {
                   sliding_window=6, tie_word_embeddings=False), "bfloat16", None),
     "longrope": (dict(model_type="phi3", hidden_size=96, intermediate_size=64, num_hidden_layers=2,
                        num_attention_heads=6, num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=10000.0,
-                       rope_scaling=LONGROPE, partial_rotary_factor=0.75, original_max_position_embeddings=10,
+                       rope_scaling=LONGROPE, partial_rotary_factor=0.75, original_max_position_embeddings=12,
                        sliding_window=None, tie_word_embeddings=False), "bfloat16", None),
     "gemma2": (dict(model_type="gemma2", hidden_size=64, intermediate_size=96, num_hidden_layers=3,
                     num_attention_heads=4, num_key_value_heads=1, head_dim=24, query_pre_attn_scalar=24,

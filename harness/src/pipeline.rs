@@ -109,7 +109,13 @@ impl PipelineStage {
     pub const fn of(op: Op) -> Self {
         match op {
             Op::Embed => Self::Embedding,
-            Op::AttnNorm | Op::QNorm | Op::KNorm | Op::FfnNorm | Op::FinalNorm => Self::Norm,
+            Op::AttnNorm
+            | Op::QNorm
+            | Op::KNorm
+            | Op::AttnPostNorm
+            | Op::FfnNorm
+            | Op::FfnPostNorm
+            | Op::FinalNorm => Self::Norm,
             Op::Q | Op::K | Op::V => Self::Qkv,
             Op::RopeQ | Op::RopeK => Self::PositionalEncoding,
             Op::AttnScores | Op::AttnOut | Op::OProj | Op::AttnResidual => Self::Attention,

@@ -102,7 +102,7 @@ fn gates_over_the_engine_kill_every_fault_they_name() {
 
 #[test]
 fn gates_over_families_kill_every_fault_they_name() {
-    assert_proven("pygmy", "contract(=families)", 1);
+    assert_proven("pygmy", "contract(=families)", 14);
 }
 
 #[test]

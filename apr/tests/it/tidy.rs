@@ -10,8 +10,16 @@ const UNSAFE_FOLDERS: &[&str] = &["engine/src/backend/simd/", "engine/src/backen
 /// Where an architecture may be called by its name.
 const ARCHITECTURE_PLACES: &[&str] = &["engine/src/model/config/", "engine/src/model/slots.rs"];
 /// Every family by the names it goes by.
-const ARCHITECTURES: &[&str] =
-    &["\"qwen2\"", "\"qwen3\"", "\"llama\"", "\"mistral\"", "ForCausalLM"];
+const ARCHITECTURES: &[&str] = &[
+    "\"qwen2\"",
+    "\"qwen3\"",
+    "\"llama\"",
+    "\"mistral\"",
+    "\"phi3\"",
+    "\"gemma2\"",
+    "\"gemma3\"",
+    "ForCausalLM",
+];
 /// Pre-tokenizer types carry the names of the families that introduced them.
 const PRE_TOKENIZER_PLACES: &[&str] =
     &["engine/src/text/", "engine/src/format/convert/tokenizer.rs"];

@@ -2,6 +2,7 @@
 
 mod config;
 mod conformance;
+mod families;
 mod fixture;
 mod generate;
 mod golden;

@@ -81,7 +81,7 @@ fn a_truncated_cache_forgets_what_it_held() {
     assert_eq!(lm.position(), 0);
 }
 
-/// The tenth token is the last one that the short divisors serve: a text that grows beyond it is rotated anew, and
+/// The twelfth token is the last one that the short divisors serve: a text that grows beyond it is rotated anew, and
 /// once more when it shrinks below.
 #[test]
 fn a_text_that_becomes_long_and_short_again_is_rotated_as_what_it_is() {
@@ -92,7 +92,7 @@ fn a_text_that_becomes_long_and_short_again_is_rotated_as_what_it_is() {
     };
     let mut lm = model.lm_on(&Device::Scalar, LmOptions { chunk: 3, context: None }).unwrap();
     lm.forward(&tokens[..8], Want::Last, &mut NoProbe).unwrap();
-    for (keep, end) in [(8, 10), (10, 11), (11, 14), (4, 9), (9, 13)] {
+    for (keep, end) in [(8, 12), (12, 13), (13, 14), (4, 9), (9, 13)] {
         lm.truncate(keep);
         let found =
             lm.forward(&tokens[keep..end], Want::Last, &mut NoProbe).unwrap().last().to_vec();

@@ -28,6 +28,7 @@ pub fn all() -> Vec<Fault> {
     let mut faults: Vec<Fault> = file::all()
         .map(|fault| Fault { info: fault.info(), plant: Arc::new(fault) })
         .chain(engine::ALL.iter().map(|fault| Fault::from(*fault)))
+        .chain(engine::misread::ALL.iter().map(|fault| Fault::from(*fault)))
         .chain(executable::ALL.iter().map(|fault| Fault::from(*fault)))
         .chain(fixture::ALL.iter().map(|fault| Fault::from(*fault)))
         .chain(sampler::ALL.iter().map(|fault| Fault::from(*fault)))

@@ -28,15 +28,20 @@ pub(super) fn judge(check: &TensorLayout, case: &Planned, ctx: &JudgeContext) ->
 }
 
 fn names(model: &Model, containers: &[Container<'_>]) -> Verdict {
+    let dialect = model.config().family.dialect();
     let entries = containers.iter().flat_map(|container| &container.tensors);
     let count = entries.clone().count() as u64;
     // Frequencies that old checkpoints store are computed here; everything else must be wanted by a slot.
     let left_over = entries
-        .filter(|entry| Slot::parse(&entry.name).is_none())
+        .filter(|entry| Slot::parse_in(&entry.name, dialect).is_none())
         .filter(|entry| !entry.name.ends_with("rotary_emb.inv_freq"))
         .map(|entry| format!("{} belongs to no slot", entry.name));
     let mut wrong: Vec<String> = left_over.collect();
-    let needed = Role::all().filter(|role| !is_optional(*role) && has(model.config(), *role));
+    let config = model.config();
+    // Fused matrices of a file fill the slots of their parts.
+    let part = |role| matches!(role, Role::Q | Role::K | Role::V | Role::Gate | Role::Up);
+    let filled = |role| has(config, role) || (config.fused && part(role));
+    let needed = Role::all().filter(|role| !is_optional(*role) && filled(*role));
     for role in needed {
         let layers = if role.in_layer() { model.config().layers } else { 1 };
         for layer in 0..layers {
@@ -49,11 +54,18 @@ fn names(model: &Model, containers: &[Container<'_>]) -> Verdict {
     all_of(count, "tensors belong to a slot and every slot is filled", wrong)
 }
 
-/// Roles that depend on the family: biases, an own head, rotary factors.
+/// Roles that depend on the file: biases, an own head, rotary factors, and matrices that are taken apart.
 fn is_optional(role: Role) -> bool {
     matches!(
         role,
-        Role::QBias | Role::KBias | Role::VBias | Role::OBias | Role::Head | Role::RopeFactors
+        Role::QBias
+            | Role::KBias
+            | Role::VBias
+            | Role::OBias
+            | Role::Head
+            | Role::RopeFactors
+            | Role::Qkv
+            | Role::GateUp
     )
 }
 
@@ -95,9 +107,10 @@ fn orientation(model: &Model) -> Verdict {
 }
 
 fn layers(model: &Model, containers: &[Container<'_>]) -> Verdict {
+    let dialect = model.config().family.dialect();
     let entries = containers.iter().flat_map(|container| &container.tensors);
     let found: std::collections::BTreeSet<usize> =
-        entries.filter_map(|entry| Slot::parse(&entry.name)?.0.layer).collect();
+        entries.filter_map(|entry| Slot::parse_in(&entry.name, dialect)?.0.layer).collect();
     let declared: std::collections::BTreeSet<usize> = (0..model.config().layers).collect();
     let missing = declared.difference(&found).map(|layer| format!("layer {layer} is missing"));
     let surplus = found.difference(&declared).map(|layer| format!("layer {layer} is surplus"));

@@ -27,11 +27,11 @@ pub(super) fn build(
     let object = json::object(bytes, Code::ConfigJson)?;
     let config = Config::from_hugging_face(&object)?;
     refuse_unsayable(&config)?;
-    let mut tensors = Vec::new();
+    // First, as everyone writes them.
+    let mut tensors = divisors(&config)?;
     for tensor in handles(source, containers, precision)? {
         tensors.extend(rename(&config, tensor)?);
     }
-    tensors.extend(divisors(&config)?);
     let mut pairs = general(source, &config, &tensors);
     pairs.extend(hyper_parameters(&config));
     if let Some(tokenizer) = Tokenizer::read(sidecars, &object, config.vocab)? {

@@ -13,7 +13,7 @@ use apr_engine::probe::{Op, Site};
 use apr_engine::{Code, Error, Result, Tensor};
 
 use super::EngineFault;
-use super::spoil::{column_major, reorder_heads};
+use super::spoil::{column_major, less_one, reorder_heads};
 
 /// How often [`EngineFault::ObservedSlow`] computes attention.
 const OBSERVED_REPEATS: usize = 256;
@@ -75,6 +75,8 @@ fn skips(fault: EngineFault, op: Op) -> bool {
     match fault {
         EngineFault::FfnNormSkipped => op == Op::FfnNorm,
         EngineFault::QkNormSkipped => matches!(op, Op::QNorm | Op::KNorm),
+        EngineFault::AttnPostNormSkipped => op == Op::AttnPostNorm,
+        EngineFault::FfnPostNormSkipped => op == Op::FfnPostNorm,
         _ => false,
     }
 }
@@ -90,12 +92,15 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn upload(&self, slot: Slot, tensor: &Tensor) -> Result<Self::Weight> {
         let out = tensor.shape().rows() as usize;
-        let weight = if self.fault == EngineFault::ColumnMajor
-            && slot == Slot::layer(self.layer.unwrap_or(0), Role::Q)
-        {
-            self.inner.upload(slot, &column_major(tensor)?)?
-        } else {
-            self.inner.upload(slot, tensor)?
+        let here = self.layer.is_none_or(|layer| slot.layer == Some(layer));
+        let weight = match self.fault {
+            EngineFault::ColumnMajor if slot == Slot::layer(self.layer.unwrap_or(0), Role::Q) => {
+                self.inner.upload(slot, &column_major(tensor)?)?
+            }
+            EngineFault::GainOffsetMissing if here && slot.role.is_gain() => {
+                self.inner.upload(slot, &less_one(tensor)?)?
+            }
+            _ => self.inner.upload(slot, tensor)?,
         };
         Ok((weight, out))
     }
@@ -247,8 +252,10 @@ impl<B: Backend> Backend for Faulty<B> {
         v: &Self::Buf,
         rows: KvRows,
     ) -> Result<()> {
-        if self.at(Site::layer(rows.layer, Op::RopeK)) != EngineFault::StaleKey {
-            return self.inner.kv_append(kv, k, v, rows);
+        match self.at(Site::layer(rows.layer, Op::RopeK)) {
+            EngineFault::StaleKey => {}
+            EngineFault::KeysAreValues => return self.inner.kv_append(kv, v, k, rows),
+            _ => return self.inner.kv_append(kv, k, v, rows),
         }
         let width = self.key_width.load(Ordering::Relaxed);
         let mut keys = vec![0.0; width * rows.rows];
@@ -354,6 +361,13 @@ impl<B: Backend> Backend for Faulty<B> {
                 let ones = self.edited(up, len, |values| values.fill(1.0))?;
                 self.inner.act_mul(site, gate, &ones, activation, len)
             }
+            EngineFault::GateUpSwapped => {
+                let swapped = self.edited(gate, len, |_| {})?;
+                let mut values = vec![0.0; len];
+                self.inner.read(up, &mut values)?;
+                self.inner.write(gate, &values)?;
+                self.inner.act_mul(site, gate, &swapped, activation, len)
+            }
             EngineFault::ActivationSwapped => {
                 // ReLU in place of SiLU: gate values are cut before the inner activation sees them.
                 self.edit(gate, len, |values| {
@@ -377,5 +391,13 @@ impl<B: Backend> Backend for Faulty<B> {
             self.inner.add(site, x, y, len)?;
         }
         Ok(())
+    }
+
+    fn scale(&self, site: Site, x: &mut Self::Buf, factor: f32, len: usize) -> Result<()> {
+        self.inner.scale(site, x, factor, len)
+    }
+
+    fn soft_cap(&self, site: Site, x: &mut Self::Buf, cap: f32, len: usize) -> Result<()> {
+        self.inner.soft_cap(site, x, cap, len)
     }
 }

@@ -76,6 +76,36 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::QkNormSkipped,
     ),
     defect(
+        "engine/attn-post-norm-skipped",
+        "what attention gives is not normalised",
+        &["FI-07"],
+        EngineFault::AttnPostNormSkipped,
+    ),
+    defect(
+        "engine/ffn-post-norm-skipped",
+        "what the feed-forward block gives is not normalised",
+        &["FI-07"],
+        EngineFault::FfnPostNormSkipped,
+    ),
+    defect(
+        "engine/gain-offset-missing",
+        "every gain of a norm is one too small",
+        &["FI-01"],
+        EngineFault::GainOffsetMissing,
+    ),
+    defect(
+        "engine/gate-up-swapped",
+        "up projection and gate change places",
+        &["FI-28"],
+        EngineFault::GateUpSwapped,
+    ),
+    defect(
+        "engine/keys-are-values",
+        "values are stored as keys",
+        &["FI-28"],
+        EngineFault::KeysAreValues,
+    ),
+    defect(
         "engine/qkv-bias-dropped",
         "query, key and value biases are dropped",
         &["FI-03", "FI-05"],

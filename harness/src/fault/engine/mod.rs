@@ -4,11 +4,12 @@
 
 mod backend;
 mod defects;
+pub(super) mod misread;
 mod spoil;
 
 use apr_engine::backend::Scalar;
 use apr_engine::backend::simd::{Isa, Simd};
-use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Want};
+use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Transformer, Want};
 use apr_engine::probe::{Op, Probe, Site, Tap};
 use apr_engine::{Code, Error, Result};
 
@@ -29,6 +30,16 @@ pub enum EngineFault {
     FfnNormSkipped,
     /// Heads of queries and keys are not normalised.
     QkNormSkipped,
+    /// What attention gives is added without its norm.
+    AttnPostNormSkipped,
+    /// What the feed-forward block gives is added without its norm.
+    FfnPostNormSkipped,
+    /// Every gain of a norm is one too small, as in files that store it so.
+    GainOffsetMissing,
+    /// Up projection and gate change places.
+    GateUpSwapped,
+    /// Values are stored as keys, and keys as values.
+    KeysAreValues,
     /// Biases of the query, key and value projections are dropped.
     QkvBiasDropped,
     /// No rotation at one layer.
@@ -146,7 +157,7 @@ impl EngineFault {
             | Self::TokenLost
             | Self::NanReported => return None,
             Self::EmbeddingConstant => Op::Embed,
-            Self::LayerNorm | Self::RmsEps => Op::AttnNorm,
+            Self::LayerNorm | Self::RmsEps | Self::GainOffsetMissing => Op::AttnNorm,
             Self::QkvBiasDropped | Self::ColumnMajor => Op::Q,
             Self::RopeSkipped { .. }
             | Self::RopeSkippedInCache
@@ -162,12 +173,15 @@ impl EngineFault {
             | Self::ObservedDiffers
             | Self::AttentionCollapsed
             | Self::StaleKey
+            | Self::KeysAreValues
             | Self::ChunkForgotten
             | Self::SoftmaxUnnormalised => Op::AttnScores,
             Self::RowSwap | Self::Nondeterministic => Op::OProj,
             Self::ResidualDoubled | Self::LayerSkipped { .. } => Op::AttnResidual,
+            Self::AttnPostNormSkipped => Op::AttnPostNorm,
             Self::FfnNormSkipped => Op::FfnNorm,
-            Self::UpDropped | Self::ActivationSwapped => Op::Swiglu,
+            Self::FfnPostNormSkipped => Op::FfnPostNorm,
+            Self::UpDropped | Self::ActivationSwapped | Self::GateUpSwapped => Op::Swiglu,
             Self::NanAtLayer { .. }
             | Self::TileZero { .. }
             | Self::ThreadsRace
@@ -211,11 +225,24 @@ pub fn faulty_lm(
     options: LmOptions,
 ) -> Result<Box<dyn Lm>> {
     let fault = layer.map_or(fault, |layer| fault.moved(layer));
+    set_up(fault, layer, model.config(), model, spec, options)
+}
+
+/// Sets the weights of `model` up with the hyper-parameters `config`, and with `fault` inside.
+fn set_up(
+    fault: EngineFault,
+    layer: Option<usize>,
+    config: &Config,
+    model: &Model,
+    spec: &BackendSpec,
+    options: LmOptions,
+) -> Result<Box<dyn Lm>> {
     let end = model.generation().eos.clone();
     let fault = in_effect(fault, spec, &options);
     let lm: Box<dyn Lm> = match spec.backend.as_str() {
         "scalar" => {
-            Box::new(model.lm_with(Faulty::new(Scalar, fault, end).in_layer(layer), options)?)
+            let backend = Faulty::new(Scalar, fault, end).in_layer(layer);
+            Box::new(Transformer::new(config, model.weights(), backend, options)?)
         }
         "simd" => {
             let isa = match &spec.isa {
@@ -228,8 +255,8 @@ pub fn faulty_lm(
             let threads = spec.threads.unwrap_or_else(|| {
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             });
-            let backend = Simd::new(isa, threads)?;
-            Box::new(model.lm_with(Faulty::new(backend, fault, end).in_layer(layer), options)?)
+            let backend = Faulty::new(Simd::new(isa, threads)?, fault, end).in_layer(layer);
+            Box::new(Transformer::new(config, model.weights(), backend, options)?)
         }
         other => return Err(Error::new(Code::DeviceUnavailable).found(other)),
     };

@@ -133,6 +133,13 @@ pub(super) fn column_major(tensor: &Tensor) -> Result<Tensor> {
     Tensor::from_f32(tensor.shape(), &seen)
 }
 
+/// The tensor with one taken from every value.
+pub(super) fn less_one(tensor: &Tensor) -> Result<Tensor> {
+    let values: Vec<f32> =
+        tensor.view()?.dequantize()?.into_iter().map(|value| value - 1.0).collect();
+    Tensor::from_f32(tensor.shape(), &values)
+}
+
 /// Moves the heads of each row: head `h` of the result is head `order[h]` of `values`.
 pub(super) fn reorder_heads(values: &mut [f32], head_dim: usize, order: &[usize]) {
     for row in values.chunks_exact_mut(head_dim * order.len()) {

@@ -114,6 +114,19 @@ pub(super) const ALL: &[FileFault] = &[
         },
     ),
     fault(
+        "file/gains-less-one",
+        "gains of norms are stored less one",
+        &["FI-01"],
+        |name, bytes| {
+            values(
+                name,
+                bytes,
+                |found| found.name.ends_with("norm.weight"),
+                |_, values| values.iter_mut().for_each(|value| *value -= 1.0),
+            )
+        },
+    ),
+    fault(
         "file/sign-flipped",
         "one gate matrix has the opposite sign",
         &["FI-108"],

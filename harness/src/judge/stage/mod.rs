@@ -208,7 +208,9 @@ impl Pass<'_> {
             (Op::AttnNorm, Role::AttnNorm),
             (Op::QNorm, Role::QNorm),
             (Op::KNorm, Role::KNorm),
+            (Op::AttnPostNorm, Role::AttnPostNorm),
             (Op::FfnNorm, Role::FfnNorm),
+            (Op::FfnPostNorm, Role::FfnPostNorm),
         ];
         let layers = (0..self.config.layers).flat_map(|layer| {
             norms.map(|(op, role)| (Site::layer(layer, op), Slot::layer(layer, role)))

@@ -1,6 +1,6 @@
 //! Invariants of the rotation of queries and keys.
 
-use apr_engine::model::{Lm, Model, Role, RopeScaling, RopeStyle, Slot};
+use apr_engine::model::{Lm, LongRope, Model, Role, RopeScaling, RopeStyle, Slot};
 use apr_engine::probe::{Op, Site};
 
 use super::super::context::{Look, refused};
@@ -8,6 +8,7 @@ use super::super::look::{all_of, record};
 use super::worst::Worst;
 use super::{Pass, length};
 use crate::contract::tolerance::AtMost;
+use crate::recording::stepped;
 use crate::verdict::Verdict;
 
 impl Pass<'_> {
@@ -20,11 +21,35 @@ impl Pass<'_> {
         }
     }
 
+    /// A row of queries or keys as long as its rotation leaves it: `LongRoPE` also stretches what it turns.
+    fn stretched(&self, plain: &[f32]) -> Vec<f32> {
+        let rope = &self.config.rope;
+        let factor = rope.attention_factor() as f32;
+        let mut row = plain.to_vec();
+        for head in row.chunks_exact_mut(self.config.head_dim) {
+            head[..rope.dims].iter_mut().for_each(|value| *value *= factor);
+        }
+        row
+    }
+
+    /// Tokens that the text has when the row at `position` is computed.
+    fn length_at(&self, position: usize) -> usize {
+        let mut end = 0;
+        for part in stepped(&self.tokens.ids) {
+            end += part.len();
+            if position < end {
+                break;
+            }
+        }
+        end
+    }
+
     pub(super) fn rope_norm(&self, bound: &AtMost) -> Verdict {
         let mut worst = Worst::largest();
         for (before, after) in self.rotations() {
             for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
                 for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
+                    let plain = self.stretched(plain);
                     let heads = plain
                         .chunks_exact(self.config.head_dim)
                         .zip(turned.chunks_exact(self.config.head_dim));
@@ -47,7 +72,7 @@ impl Pass<'_> {
             for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
                 for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
                     count += 1;
-                    if (plain == turned) != (position == 0) {
+                    if (self.stretched(plain) == *turned) != (position == 0) {
                         let how = if position == 0 { "is turned" } else { "is not turned" };
                         wrong.push(format!("{site} row {position} {how}"));
                     }
@@ -59,11 +84,13 @@ impl Pass<'_> {
 
     /// The angle between what goes into a rotation and what comes out of it, pair by pair over all heads.
     pub(super) fn rope_angles(&self, bound: &AtMost) -> Look<Verdict> {
-        let frequencies = declared_frequencies(self.model)?;
         let mut worst = Worst::largest();
         for (before, after) in self.rotations() {
             for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
+                let layer = site.layer.unwrap_or(0);
                 for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
+                    let tokens = self.length_at(position);
+                    let frequencies = declared_frequencies(self.model, layer, tokens)?;
                     for (pair, frequency) in frequencies.iter().enumerate() {
                         let expected = position as f64 * frequency;
                         let found = self.angle(plain, turned, pair, frequencies.len());
@@ -96,22 +123,39 @@ impl Pass<'_> {
     }
 }
 
-/// Radians per position of each pair. Where nothing stretches them they follow from the base alone, by the formula of
-/// the paper (Su et al. 2021) and not by the engine's.
-fn declared_frequencies(model: &Model) -> Look<Vec<f64>> {
-    let rope = &model.config().rope;
-    let factors = match model.weights().get(Slot::model(Role::RopeFactors)) {
+/// Radians per position of each pair in `layer`, for a text of `tokens` tokens. They follow from the base by the formula of
+/// the paper (Su et al. 2021) and not by the engine's, and from one divisor each.
+fn declared_frequencies(model: &Model, layer: usize, tokens: usize) -> Look<Vec<f64>> {
+    let rope = model.config().rope_of(layer);
+    let in_file = |role: Role| match model.weights().get(Slot::model(role)) {
         Some(entry) => {
             let values = entry.tensor.view().and_then(|view| view.dequantize());
-            Some(values.map_err(|error| refused("the rotary factors cannot be read", &error))?)
+            let values =
+                values.map_err(|error| refused("the rotary factors cannot be read", &error));
+            values.map(Some)
         }
-        None => None,
+        None => Ok(None),
     };
-    if rope.scaling == RopeScaling::None && factors.is_none() {
-        let exponent = |pair: usize| -((2 * pair) as f64) / rope.dims as f64;
-        return Ok((0..rope.dims / 2).map(|pair| rope.theta.powf(exponent(pair))).collect());
-    }
-    Ok(rope.inverse_frequencies(factors.as_deref()).into_iter().map(f64::from).collect())
+    let divisors = match &rope.scaling {
+        RopeScaling::Long(LongRope { original_context, factors, .. }) => {
+            let long = tokens > *original_context;
+            match factors {
+                Some((_, factors)) if long => factors.clone(),
+                Some((factors, _)) => factors.clone(),
+                None if long => in_file(Role::RopeFactorsLong)?.unwrap_or_default(),
+                None => in_file(Role::RopeFactorsShort)?.unwrap_or_default(),
+            }
+        }
+        // Frequencies of a file that brings divisors are scaled by nothing else.
+        RopeScaling::None => match in_file(Role::RopeFactors)? {
+            Some(divisors) => divisors,
+            None => vec![1.0; rope.dims / 2],
+        },
+        RopeScaling::Linear { factor } => vec![*factor as f32; rope.dims / 2],
+        RopeScaling::Llama3 { .. } => rope.divisors(),
+    };
+    let plain = |pair: usize| rope.theta.powf(-((2 * pair) as f64) / rope.dims as f64);
+    Ok(divisors.iter().enumerate().map(|(pair, by)| plain(pair) / f64::from(*by)).collect())
 }
 
 /// The same token at every position: its queries and keys before rotation are equal in layer 0, so the dot product of
