@@ -126,7 +126,8 @@ fn matrix(gates: &[(String, Vec<&Planned>)], proofs: BTreeMap<usize, GateProof>)
     matrix
 }
 
-/// The cases of each gate, in plan order of their first case; the cheap backends first inside a gate.
+/// The cases of each gate, in plan order of their first case; the cheap backends first inside a gate, and one case of each
+/// model before a second of any: a model that a fault cannot touch must not use up every try.
 fn by_gate(cases: &[Planned]) -> Vec<(String, Vec<&Planned>)> {
     let mut order: Vec<(String, Vec<&Planned>)> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -144,7 +145,16 @@ fn by_gate(cases: &[Planned]) -> Vec<(String, Vec<&Planned>)> {
         Some(_) => 2,
     };
     for (_, cases) in &mut order {
-        cases.sort_by_key(cost);
+        let mut turns: BTreeMap<_, usize> = BTreeMap::new();
+        let ranked = cases.iter().map(|case| {
+            let model = case.info.cell.model.as_ref().map(|form| form.model.as_str());
+            let turn = turns.entry((cost(case), model)).or_default();
+            *turn += 1;
+            ((cost(case), *turn), *case)
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        *cases = ranked.into_iter().map(|(_, case)| case).collect();
     }
     order
 }
