@@ -102,7 +102,12 @@ fn gates_over_the_engine_kill_every_fault_they_name() {
 
 #[test]
 fn gates_over_families_kill_every_fault_they_name() {
-    assert_proven("pygmy", "contract(=families)", 14);
+    assert_proven("pygmy", "contract(=families)", 16);
+}
+
+#[test]
+fn the_other_gates_over_random_models_kill_every_fault_they_name() {
+    assert_proven("pygmy", "!contract(=families)", 50);
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub enum Invariant {
     RopeMoves,
     /// Every pair is turned by its position times the frequency that the hyper-parameters give it, within this many radians.
     RopeAngles(AtMost),
+    /// Base, scaling and rotated width of the model that runs are those that its file states.
+    RopeAsStated,
     /// The dot product of two rotated vectors depends on the distance of their positions alone, within this.
     RopeRelative(AtMost),
     /// Each layer changes the residual stream by at least this share of its norm, and not by nothing.

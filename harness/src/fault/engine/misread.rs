@@ -68,6 +68,13 @@ pub(in crate::fault) const ALL: &[Misread] = &[
         Op::Embed,
         |config| config.embedding_scale = None,
     ),
+    misread(
+        "engine/theta-assumed",
+        "the base is 1,000,000 whatever the file states",
+        &["FI-13"],
+        Op::RopeQ,
+        |config| config.rope.theta = 1e6,
+    ),
     misread("engine/rotary-width", "whole heads are rotated", &["FI-11"], Op::RopeQ, |config| {
         config.rope.dims = config.head_dim;
     }),

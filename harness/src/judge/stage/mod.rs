@@ -3,6 +3,7 @@
 mod head;
 mod oracle;
 mod poison;
+mod stated;
 mod turns;
 mod worst;
 
@@ -23,6 +24,7 @@ use crate::contract::tolerance::{AtLeast, AtMost};
 use crate::recording::{self, Recording};
 use crate::verdict::Verdict;
 
+use stated::rope_as_stated;
 use turns::rope_relative;
 use worst::Worst;
 
@@ -72,6 +74,7 @@ pub(super) fn judge(check: &Stage, case: &Planned, ctx: &JudgeContext) -> Look<V
         Invariant::RopeNorm(bound) => pass.rope_norm(bound),
         Invariant::RopeMoves => pass.rope_moves(),
         Invariant::RopeAngles(bound) => pass.rope_angles(bound)?,
+        Invariant::RopeAsStated => rope_as_stated(&model, cell.start()?.config())?,
         Invariant::RopeRelative(bound) => rope_relative(&pass, &mut *cell.start()?, bound)?,
         Invariant::LayersWork(bound) => pass.layers_work(bound),
         Invariant::Swiglu(bound) => pass.swiglu(bound),
