@@ -2,6 +2,7 @@
 //!
 //! Knows the order of operations and the sites, nothing of formats or of how an operation is computed.
 
+use super::buffers::{Buffers, HEAD_ROWS};
 use super::config::Config;
 use super::lm::{Lm, LogitRows, Want};
 use super::rotation::Rotation;
@@ -10,9 +11,6 @@ use crate::backend::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope
 use crate::error::{Code, Error, Place, Result};
 use crate::format::mmap::guard;
 use crate::probe::{NoProbe, Op, Probe, Site, Tap};
-
-/// Rows of logits computed in one product, so that the buffer stays small with large vocabularies.
-const HEAD_ROWS: usize = 16;
 
 /// How a model is set up on a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,55 +24,6 @@ pub struct LmOptions {
 impl Default for LmOptions {
     fn default() -> Self {
         Self { context: None, chunk: 128 }
-    }
-}
-
-/// Activations of one chunk. `rows` is the chunk length.
-#[derive(Debug)]
-struct Buffers<T> {
-    /// Residual stream, `[rows, hidden]`.
-    x: T,
-    /// Normalised stream, `[rows, hidden]`.
-    norm: T,
-    /// `[rows, heads * head_dim]`.
-    q: T,
-    /// `[rows, kv_heads * head_dim]`.
-    k: T,
-    /// `[rows, kv_heads * head_dim]`.
-    v: T,
-    /// Normalised keys, `[rows, kv_heads * head_dim]`; empty where keys are not normalised.
-    k_normed: T,
-    /// Attention output before projection, `[rows, heads * head_dim]`.
-    mixed: T,
-    /// What a block adds to the stream, `[rows, hidden]`.
-    delta: T,
-    /// `[rows, intermediate]`.
-    gate: T,
-    /// `[rows, intermediate]`.
-    up: T,
-    /// `[min(rows, HEAD_ROWS), vocab]`.
-    logits: T,
-}
-
-impl<T> Buffers<T> {
-    fn new<B: Backend<Buf = T>>(backend: &B, config: &Config, rows: usize) -> Result<Self> {
-        let wide = |width: usize| {
-            let len = rows.checked_mul(width).ok_or_else(|| Error::new(Code::OutOfMemory))?;
-            backend.alloc(len)
-        };
-        Ok(Self {
-            x: wide(config.hidden)?,
-            norm: wide(config.hidden)?,
-            q: wide(config.q_width())?,
-            k: wide(config.kv_width())?,
-            v: wide(config.kv_width())?,
-            k_normed: wide(if config.qk_norm { config.kv_width() } else { 0 })?,
-            mixed: wide(config.q_width())?,
-            delta: wide(config.hidden)?,
-            gate: wide(config.intermediate)?,
-            up: wide(config.intermediate)?,
-            logits: backend.alloc(rows.min(HEAD_ROWS) * config.vocab)?,
-        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The transformer: hyper-parameters and names as data, one forward pass.
 
+mod buffers;
 pub mod config;
 pub(crate) mod conventions;
 mod facade;
