@@ -13,8 +13,10 @@ use super::{FileFault, changed, fault, is_down, is_embedding, rename_either, wei
 
 /// Every fault of the structure.
 pub(super) const ALL: &[FileFault] = &[
-    fault("file/magic", "the first byte is flipped", &["FI-48"], |name, bytes| {
-        weights(name).then(|| changed(bytes, |bytes| bytes[0] ^= 0x01))
+    // A SafeTensors file begins with a length: no bytes at its front say what it is.
+    fault("file/magic", "the first byte of the magic is flipped", &["FI-48"], |name, bytes| {
+        (name.ends_with(".gguf") || name.ends_with(".apr"))
+            .then(|| changed(bytes, |bytes| bytes[0] ^= 0x01))
     }),
     fault("file/version", "the format version is 9", &["FI-48"], |name, bytes| {
         (name.ends_with(".gguf") || name.ends_with(".apr"))
