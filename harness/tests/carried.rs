@@ -80,6 +80,6 @@ fn the_pygmies_keep_every_contract_that_asks_for_no_meaning() {
 #[test]
 fn golden_keeps_every_contract_that_needs_no_executable() {
     let forms = "(form(=safetensors) | form(=gguf-q4_k_m) | form(=apr) | !form(*))";
-    let not_here = "!check(cli) & !check(convert-run) & !check(hostile) & !check(throughput)";
+    let not_here = "!need(apr) & !need(exclusive)";
     assert_green(&judge_suite("default", "simd", &format!("{forms} & {not_here}")), 100);
 }
