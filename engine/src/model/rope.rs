@@ -1,6 +1,6 @@
 //! Rotary position embedding as data: style, base and scaling.
 //!
-//! Knows what files say of it. The frequencies that follow are made by [`super::rotation`].
+//! Knows what files say of it. The frequencies that follow are made by the `rotation` module beside it.
 
 use serde_json::{Map, Value as Json};
 
