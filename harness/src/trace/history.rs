@@ -1,7 +1,7 @@
 //! The execution history: names and types of `GetExecutionHistory` of AWS Step Functions (API model of 2016-11-23).
 //!
 //! Only the members that a run of a model needs are here. `input` and `output` are strings that hold JSON, as that
-//! interface has it; what they hold is a [`Payload`](super::payload::Payload).
+//! interface has it; what they hold is a [`Payload`].
 
 use std::io;
 
