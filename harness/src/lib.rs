@@ -37,6 +37,7 @@ pub mod provenance;
 mod quality;
 mod recording;
 pub mod report;
+pub mod rosetta;
 pub mod runner;
 pub mod score;
 pub mod stats;

@@ -11,7 +11,7 @@ use apr_engine::probe::{Op, Probe, Site, Tap};
 const SINGLE: usize = 3;
 
 /// Values of the wanted sites of a forward pass, rows in token order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Recording {
     /// Site → `[tokens, width]`.
     pub(crate) sites: BTreeMap<Site, Rows>,

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use apr_engine::format::safetensors;
 use apr_engine::model::{LmOptions, Model};
 use apr_engine::probe::{Op, Site};
 
-use super::context::{BackendSpec, JudgeContext, Look, filled, refused};
+use super::context::{BackendSpec, JudgeContext, Look, filled};
 use super::look::{Tokens, record, token_sets};
 use super::{Planned, parity};
 use crate::case::ModelRef;
 use crate::compare::{RowPlace, Tally};
 use crate::contract::check::{Against, LogitsClose, Oracle};
 use crate::recording::Recording;
+use crate::rosetta::Recorded;
 use crate::verdict::Verdict;
 
 /// Judges `check` on `case`.
@@ -119,33 +119,15 @@ fn recorded(
     oracle: &Oracle,
     check: &LogitsClose,
 ) -> Look<(Tokens, Sites)> {
-    let broken = |what: String| Box::new(Verdict::broken(format!("oracle: {what}")));
     let bytes = ctx.fixture(&oracle.file, Some(form), "oracle")?;
-    let container = safetensors::parse(&bytes).map_err(|error| broken(error.to_string()))?;
-    let find = |name: &str| {
-        container.tensor(name).ok_or_else(|| broken(format!("no tensor {name} was recorded")))
+    let label = filled(&oracle.file, Some(form));
+    let wanted = |site: Site| {
+        if check.sites.is_empty() { site.op == Op::Logits } else { wants(&check.sites, site) }
     };
-    let ids = find("tokens")?.view.bytes().chunks_exact(4);
-    let ids: Vec<u32> =
-        ids.map(|raw| u32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]])).collect();
-    let mut sites = BTreeMap::new();
-    let rows = |name: &str| -> Look<Vec<Vec<f32>>> {
-        let view = find(name)?.view;
-        let values = view.dequantize().map_err(|error| refused("oracle", &error))?;
-        Ok(values.chunks_exact(view.cols().max(1)).map(<[f32]>::to_vec).collect())
-    };
-    if check.sites.is_empty() {
-        sites.insert(Site::model(Op::Logits), rows(&oracle.logits)?);
-    } else {
-        for entry in &container.tensors {
-            if let Some(site) =
-                Site::from_name(&entry.name).filter(|site| wants(&check.sites, *site))
-            {
-                sites.insert(site, rows(&entry.name)?);
-            }
-        }
-    }
-    Ok((Tokens { label: filled(&oracle.file, Some(form)), ids }, sites))
+    let recorded = Recorded::parse(&label, &bytes, &oracle.logits, &wanted);
+    let recorded = recorded.map_err(|what| Box::new(Verdict::broken(format!("oracle: {what}"))))?;
+    let sites = recorded.sites.sites.into_iter().map(|(site, rows)| (site, rows.rows)).collect();
+    Ok((Tokens { label, ids: recorded.tokens }, sites))
 }
 
 #[cfg(test)]

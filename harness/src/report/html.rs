@@ -23,16 +23,23 @@ pub fn render(record: &RunRecord) -> String {
     out
 }
 
-fn write_page(out: &mut String, record: &RunRecord) -> std::fmt::Result {
-    let title = html(&format!("apr qa: {} {} %", record.suite, record.score.percent));
-    write!(
-        out,
+/// Everything in front of what a page says.
+pub(crate) fn head(title: &str) -> String {
+    format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><meta name=\"referrer\" content=\"no-referrer\">\
-         <title>{title}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n"
-    )?;
+         <title>{}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n",
+        html(title)
+    )
+}
+
+/// Everything behind it.
+pub(crate) const FOOT: &str = "</main></body></html>\n";
+
+fn write_page(out: &mut String, record: &RunRecord) -> std::fmt::Result {
+    out.push_str(&head(&format!("apr qa: {} {} %", record.suite, record.score.percent)));
     write_head(out, record)?;
     let reds: Vec<&Outcome> = red(record).collect();
     if !reds.is_empty() {
@@ -52,7 +59,8 @@ fn write_page(out: &mut String, record: &RunRecord) -> std::fmt::Result {
     write_matrix(out, record)?;
     write_cases(out, record)?;
     write_provenance(out, record)?;
-    writeln!(out, "</main></body></html>")
+    out.push_str(FOOT);
+    Ok(())
 }
 
 fn write_head(out: &mut String, record: &RunRecord) -> std::fmt::Result {

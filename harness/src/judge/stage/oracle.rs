@@ -5,13 +5,14 @@
 //! made, not where it ends up.
 
 use apr_engine::model::{Role, Slot};
-use apr_engine::probe::{Op, Site};
+use apr_engine::probe::Site;
 
 use super::super::context::BackendSpec;
 use super::Pass;
 use crate::compare::RowError;
 use crate::contract::check::MatchesOracle;
 use crate::recording::Recording;
+use crate::rosetta::allowance::product;
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// The row that comes nearest to its limit, or goes furthest beyond.
@@ -60,18 +61,9 @@ impl Pass<'_> {
 
     /// Whether a backend other than the oracle rounds what it multiplies the weights of `site` with.
     fn rounds_activations(&self, site: Site, spec: &BackendSpec) -> bool {
-        let role = match site.op {
-            Op::Q => Role::Q,
-            Op::K => Role::K,
-            Op::V => Role::V,
-            Op::OProj => Role::O,
-            Op::Gate => Role::Gate,
-            Op::Up => Role::Up,
-            Op::Down => Role::Down,
-            Op::Logits if self.model.weights().tied() => Role::Embed,
-            Op::Logits => Role::Head,
-            _ => return false,
-        };
+        let Some(role) = product(site.op) else { return false };
+        let tied = role == Role::Head && self.model.weights().tied();
+        let role = if tied { Role::Embed } else { role };
         let weight = self.model.weights().get(Slot { layer: site.layer, role });
         spec.backend != "scalar" && weight.is_some_and(|entry| entry.tensor.dtype().is_quantized())
     }
