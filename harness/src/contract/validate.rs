@@ -133,6 +133,9 @@ fn parameters(check: &Check) -> Result<(), String> {
         Check::ConvertRun(run) if run.prompts.is_empty() || run.max_tokens == 0 => {
             Err("without a prompt and a token to answer it with nothing is compared".into())
         }
+        Check::CompareInference(super::check::CompareInference {
+            with: super::check::OtherSide::Faulty(placements),
+        }) if placements.count == 0 => Err("count: no fault is placed".into()),
         Check::TensorQuality(super::check::TensorQuality::Spots { at }) if at.is_empty() => {
             Err("at: no spot is looked at".into())
         }
@@ -204,6 +207,7 @@ mod tests {
             "determinism: { of: greedy, runs: 1 }",
             "hostile: { rows-at-least: 0, time-limit-ms: 100, memory-limit-mib: 64 }",
             "cli: { args: [], expect: { exit: 0 } }",
+            "compare-inference: { with: { faulty: { count: 0, located-at-least: 0.5, why: no reason at all } } }",
             "convert-run: { to: apr, prompts: [], max-tokens: 8 }",
             "convert-run: { to: apr, prompts: [hello], max-tokens: 0 }",
             "tensor-quality: { spots: { at: [] } }",

@@ -9,6 +9,7 @@ mod build;
 mod certificate;
 mod chat;
 mod cli;
+mod compare_inference;
 mod context;
 mod convert_run;
 mod determinism;
@@ -88,6 +89,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::TensorQuality(check) => tensor_quality::judge(check, case, ctx),
         Check::TensorLayout(check) => tensor_layout::judge(check, case, ctx),
         Check::LogitsClose(check) => logits_close::judge(check, case, ctx),
+        Check::CompareInference(check) => compare_inference::judge(check, case, ctx),
         Check::PathEqual(check) => path_equal::judge(check, case, ctx),
         Check::Determinism(check) => determinism::judge(check, case, ctx),
         Check::Sampler(check) => Ok(sampler::judge(check, ctx)),

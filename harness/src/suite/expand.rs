@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{Build, Form, Model, Origin, Suite};
 use crate::case::{CaseId, CaseInfo, Cell, ModelRef};
-use crate::contract::check::{Against, IdSource, Path, PathEqual, Rival};
+use crate::contract::check::{Against, IdSource, OtherSide, Path, PathEqual, Rival};
 use crate::contract::parameter::ParameterValue;
 use crate::contract::{Catalogue, CatalogueError, Check, Gate, Scope};
 use crate::filter::{Filter, FilterError};
@@ -190,6 +190,10 @@ fn is_meaningful(check: &Check, cell: &Cell, suite: &Suite) -> bool {
             Against::Scalar => backend != Some("scalar"),
             Against::Form(form) => other_form(form),
             Against::Oracle(_) => true,
+        },
+        Check::CompareInference(compare) => match &compare.with {
+            OtherSide::Form(form) => other_form(form),
+            OtherSide::Itself | OtherSide::Faulty(_) => true,
         },
         Check::TokenIds(ids) => match &ids.against {
             IdSource::Form(form) => other_form(form),

@@ -7,6 +7,7 @@ mod answers;
 mod files;
 mod numbers;
 mod outside;
+mod sides;
 mod text;
 
 use schemars::JsonSchema;
@@ -27,6 +28,7 @@ pub use outside::{
     Cli, CliExpect, Clock, ConvertRun, History, HistoryRule, Hostile, JsonExpect, JsonTest, Phase,
     Rival, Target, Throughput,
 };
+pub use sides::{CompareInference, OtherSide, Placements};
 pub use text::{ChatRule, ChatTemplate, IdSource, TokenIds, TokenizerRoundtrip};
 
 /// What is looked at.
@@ -51,6 +53,8 @@ pub enum Check {
     Stage(Stage),
     /// Logits or activations are close to those of a reference.
     LogitsClose(LogitsClose),
+    /// Two sides are compared at every site.
+    CompareInference(CompareInference),
     /// Two execution paths give the same numbers.
     PathEqual(PathEqual),
     /// The same call gives the same result again.
@@ -103,6 +107,7 @@ impl Check {
             Self::ChatTemplate(_) => "chat-template",
             Self::Stage(_) => "stage",
             Self::LogitsClose(_) => "logits-close",
+            Self::CompareInference(_) => "compare-inference",
             Self::PathEqual(_) => "path-equal",
             Self::Determinism(_) => "determinism",
             Self::Golden(_) => "golden",
@@ -137,6 +142,7 @@ impl Check {
             Self::Cli(cli) => cli.scope(),
             Self::Stage(_)
             | Self::LogitsClose(_)
+            | Self::CompareInference(_)
             | Self::PathEqual(_)
             | Self::Determinism(_)
             | Self::Golden(_)

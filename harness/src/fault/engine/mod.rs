@@ -9,7 +9,7 @@ mod spoil;
 
 use apr_engine::backend::Scalar;
 use apr_engine::backend::simd::{Isa, Simd};
-use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Transformer, Want};
+use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Role, Slot, Transformer, Want};
 use apr_engine::probe::{Op, Probe, Site, Tap};
 use apr_engine::{Code, Error, Result};
 
@@ -198,6 +198,64 @@ impl EngineFault {
             | Self::EndNever
             | Self::BestYields => Op::Logits,
         })
+    }
+
+    /// Every defect of one layer or of the model as a whole that a pass shows on any backend, each once.
+    pub const ALL: &[Self] = &[
+        Self::EmbeddingConstant,
+        Self::LayerNorm,
+        Self::RmsEps,
+        Self::GainOffsetMissing,
+        Self::ColumnMajor,
+        Self::QkvBiasDropped,
+        Self::QkNormSkipped,
+        Self::RopeSkipped { layer: 0 },
+        Self::RopeSkippedInCache,
+        Self::RopeTwice,
+        Self::RopeStyle,
+        Self::RopeTheta,
+        Self::RopeScaled,
+        Self::PositionOffByOne,
+        Self::GqaModulo,
+        Self::CausalMaskOff,
+        Self::ScaleMissing,
+        Self::AttentionCollapsed,
+        Self::SoftmaxUnnormalised,
+        Self::StaleKey,
+        Self::ChunkForgotten,
+        Self::KeysAreValues,
+        Self::RowSwap,
+        Self::Nondeterministic,
+        Self::AttnPostNormSkipped,
+        Self::ResidualDoubled,
+        Self::LayerSkipped { layer: 0 },
+        Self::FfnNormSkipped,
+        Self::UpDropped,
+        Self::GateUpSwapped,
+        Self::ActivationSwapped,
+        Self::NanAtLayer { layer: 0 },
+        Self::TileZero { layer: 0 },
+        Self::FeedForwardBypassed,
+        Self::FfnPostNormSkipped,
+        Self::LogitsPermuted,
+        Self::LogitsConstant,
+        Self::HeadReversed,
+        Self::LogitsFlattened,
+        Self::LogitsOneHot,
+        Self::LogitsScrambled,
+        Self::EndNever,
+        Self::BestYields,
+    ];
+
+    /// Whether `model` has what the defect spoils.
+    pub fn shows_on(self, model: &Model) -> bool {
+        let config = model.config();
+        match self {
+            Self::QkvBiasDropped => model.weights().get(Slot::layer(0, Role::QBias)).is_some(),
+            Self::GqaModulo => config.kv_heads > 1 && config.heads > config.kv_heads,
+            Self::EndNever => !model.generation().eos.is_empty(),
+            fault => fault.op().is_some_and(|op| config.has_site(op)),
+        }
     }
 
     /// The same defect in `layer`, where it is one of a single layer.
