@@ -7,18 +7,26 @@
 //! oracle votes: it computes the same operation from the same inputs, with the weights of each side.
 //!
 //! Reading order: [`side`] (what is compared), [`sites`] (distances), `allowance` (what rounding may do), [`vote`]
-//! (who is wrong), [`logits`] (what comes out), [`compare`](mod@compare) (all of it), [`table`] and [`page`] (for readers).
+//! (who is wrong), [`logits`] (what comes out), [`compare`](mod@compare) (all of it), [`table`] and [`page`] (for readers). An engine behind a
+//! wire shows only text and probabilities: [`generated`]. Models at rest are compared by [`diff`] and known by their
+//! [`Fingerprint`], whatever container they lie in.
 
 pub(crate) mod allowance;
+mod canonical;
 pub mod compare;
+pub mod diff;
+pub mod generated;
 pub mod logits;
 pub mod page;
 pub mod side;
 pub mod sites;
+pub mod statistics;
 pub mod table;
 pub mod vote;
 
+pub use canonical::{Fingerprint, TensorFingerprint};
 pub use compare::{Comparison, First, Options, Tokens, compare};
+pub use diff::Diff;
 pub use side::{Recorded, Side, Source};
 pub use sites::{Distance, SiteReport, SiteStatus};
 pub use vote::{Vote, Wrong};
