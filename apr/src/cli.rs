@@ -1,5 +1,7 @@
 //! The command line: exactly what the user typed, nothing computed.
 
+pub(crate) mod rosetta;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Check the ten stages of the pipeline on a real forward pass, from tokenizer to sampler.
     Check(CheckArgs),
+    /// Compare two models, formats or backends, and find where they part.
+    Rosetta(Box<rosetta::RosettaArgs>),
     /// Show architecture, hyper-parameters, tokenizer and storage of a model.
     Inspect(ModelArg),
     /// List the tensors of a model.

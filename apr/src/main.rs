@@ -68,6 +68,7 @@ fn dispatch(
         Command::Validate(args) => cmd::validate::run(&args, terminal),
         Command::Check(args) => cmd::check::run(&args, terminal, interrupt),
         Command::Convert(args) => cmd::convert::run(&args, &admission, terminal),
+        Command::Rosetta(args) => cmd::rosetta::run(*args, &admission, terminal),
     }
 }
 
@@ -77,6 +78,7 @@ fn name(command: &Command) -> &'static str {
         Command::Run(_) => "run",
         Command::Validate(_) => "validate",
         Command::Check(_) => "check",
+        Command::Rosetta(_) => "rosetta",
         Command::Inspect(_) => "inspect",
         Command::Tensors(_) => "tensors",
         Command::Convert(_) => "convert",

@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 pub(crate) mod manual;
 pub(crate) mod qa;
 pub(crate) mod report;
+pub(crate) mod rosetta;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod tensors;

@@ -24,6 +24,10 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("check", schema_for!(Envelope<cmd::check::CheckOutput>)),
         ("trace", schema_for!(History)),
         ("trace-payload", schema_for!(Payload)),
+        ("rosetta-compare-inference", schema_for!(Envelope<cmd::rosetta::CompareOutput>)),
+        ("rosetta-compare-text", schema_for!(Envelope<cmd::rosetta::TextOutput>)),
+        ("rosetta-diff", schema_for!(Envelope<cmd::rosetta::DiffOutput>)),
+        ("rosetta-fingerprint", schema_for!(Envelope<cmd::rosetta::FingerprintOutput>)),
         ("explain", schema_for!(Envelope<cmd::explain::ExplainOutput>)),
     ]
 }

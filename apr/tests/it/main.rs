@@ -9,6 +9,7 @@ mod help;
 mod interop;
 mod parameters;
 mod program;
+mod rosetta;
 mod schema;
 mod tidy;
 mod trace;

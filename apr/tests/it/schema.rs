@@ -140,6 +140,9 @@ fn the_json_of_every_command_keeps_its_schema() {
         ("explain", &["explain", "--json"]),
         ("check", &["check", golden, "--json"]),
         ("qa-coverage", &["qa", "coverage", "--no-report", "--json"]),
+        ("rosetta-compare-inference", &["rosetta", "compare-inference", golden, golden, "--json"]),
+        ("rosetta-diff", &["rosetta", "diff", golden, golden, "--json"]),
+        ("rosetta-fingerprint", &["rosetta", "fingerprint", golden, "--json"]),
         ("qa-list", &["qa", "list", "--suite", "pygmy", "--json"]),
         ("qa-prove", &["qa", "--prove", "--no-report", "--json", "-f", "gate(=greedy)"]),
         ("qa", &["qa", "--suite", "pygmy", "--no-report", "--json", "-f", "gate(=magic)"]),
@@ -147,6 +150,17 @@ fn the_json_of_every_command_keeps_its_schema() {
     for (name, arguments) in commands {
         assert_keeps(name, &json(arguments));
     }
+}
+
+#[test]
+fn sides_that_part_keep_the_schema_even_where_values_are_no_numbers() {
+    let golden = "fixtures/golden";
+    let fault = "engine/nan-at-layer";
+    let arguments = ["rosetta", "compare-inference", golden, golden, "--plant", fault, "--json"];
+    let run = super::program::run(&arguments);
+    let value: Value = serde_json::from_str(&run.out).expect("one JSON value");
+    assert_keeps("rosetta-compare-inference", &value);
+    assert_eq!((run.code, &value["comparison"]["first"]["local"]), (1, &Value::Null));
 }
 
 #[test]
