@@ -120,7 +120,8 @@ fn architectures_are_named_only_in_config_and_slots() {
 
 #[test]
 fn no_debt_is_admitted_in_the_sources() {
-    let words = ["todo!", "unimplemented!", "TODO", "FIXME", "XXX", "#[ignore", "#[allow("];
+    let words =
+        ["todo!", "unimplemented!", "TODO", "FIXME", "HACK", "XXX", "SATD", "#[ignore", "#[allow("];
     for (name, text) in sources() {
         if name.ends_with("tidy.rs") {
             continue;
