@@ -7,6 +7,20 @@ use apr_engine::format::Source;
 use apr_engine::model::Model;
 use apr_engine::probe::{Probe, Site, Tap};
 
+/// One carried random model of each family and shape.
+pub(crate) const PYGMIES: [&str; 10] = [
+    "qwen2-tied",
+    "llama3-gqa",
+    "mistral",
+    "llama-mha",
+    "qwen3",
+    "phi3",
+    "longrope",
+    "gemma2",
+    "gemma2-wide",
+    "gemma3",
+];
+
 /// A carried file or directory.
 pub(crate) fn path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(relative)

@@ -5,19 +5,7 @@ use apr_engine::backend::{Backend as _, Device, KvRows, KvShape, Scalar};
 use apr_engine::model::{LmOptions, Want};
 use apr_engine::probe::NoProbe;
 
-use crate::fixture::{Recorder, Recording, model};
-
-const PYGMIES: [&str; 9] = [
-    "qwen2-tied",
-    "llama3-gqa",
-    "mistral",
-    "llama-mha",
-    "qwen3",
-    "phi3",
-    "longrope",
-    "gemma2",
-    "gemma3",
-];
+use crate::fixture::{PYGMIES, Recorder, Recording, model};
 
 fn tokens(name: &str) -> Vec<u32> {
     Recording::open(&format!("oracle/transformers/{name}.safetensors")).tokens()

@@ -6,7 +6,7 @@ use apr_engine::backend::{Backend, Projection, Scalar, Simd};
 use apr_engine::model::{LmOptions, Model, Role, Slot, Want};
 use apr_engine::probe::{Op, Site};
 
-use crate::fixture::{Recorder, Recording, model, nmse};
+use crate::fixture::{PYGMIES, Recorder, Recording, model, nmse};
 
 /// Float weights: f32 sums against f64 sums. Measured worst: 2e-13.
 const FLOAT_NMSE_MAX: f64 = 1e-11;
@@ -30,17 +30,7 @@ fn worst(found: &Recorder, expected: &Recorder) -> (f64, String) {
 
 #[test]
 fn float_weights_equal_the_oracle_at_every_site_on_every_isa() {
-    for name in [
-        "qwen2-tied",
-        "llama3-gqa",
-        "mistral",
-        "llama-mha",
-        "qwen3",
-        "phi3",
-        "longrope",
-        "gemma2",
-        "gemma3",
-    ] {
+    for name in PYGMIES {
         let recording = Recording::open(&format!("oracle/transformers/{name}.safetensors"));
         let (model, tokens) = (model(&format!("pygmy/{name}")), recording.tokens());
         let expected = sites(&model, Scalar, &tokens);
