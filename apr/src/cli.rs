@@ -66,8 +66,14 @@ pub(crate) enum Command {
     Inspect(ModelArg),
     /// List the tensors of a model.
     Tensors(TensorsArgs),
-    /// Convert a model into another format or dtype.
+    /// Convert a model into another format or dtype; all that it carries comes along.
     Convert(ConvertArgs),
+    /// Convert a GGUF file or a Hugging Face directory into an APR file.
+    Import(ImportArgs),
+    /// Convert a model into a format that other programs read.
+    Export(ExportArgs),
+    /// Store the weights of a model with fewer bits, as llama.cpp does.
+    Quantize(QuantizeArgs),
     /// Merge reports of shards.
     Report(ReportArgs),
     /// Print the JSON Schema of a command's --json output.
@@ -237,19 +243,80 @@ pub(crate) struct TensorsArgs {
     pub(crate) stats: bool,
 }
 
+/// Where to write.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// The file to write; for SafeTensors a Hugging Face directory.
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Replace what is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// A container format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatName {
+    /// One file that carries everything, for llama.cpp and its friends.
+    Gguf,
+    /// A Hugging Face directory.
+    Safetensors,
+    /// One file that carries everything.
+    Apr,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct ConvertArgs {
     #[command(flatten)]
     pub(crate) model: ModelArg,
-    /// The file to write; its extension decides the format (.apr, .gguf, .safetensors).
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
-    /// Store all matrices in this dtype (for example `f16` or `q8_0`), vectors in f32; default: as stored.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Format; default: what PATH says (.apr, .gguf, or a slash at the end for a Hugging Face directory).
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<FormatName>,
+    /// Dtype of the matrices: `f32`, `f16`, `bf16`, or a mixture of llama.cpp (`q8_0`, `q4_0`, `q4_k_m`, `q5_k_m`,
+    /// `q6_k`); default: as stored.
     #[arg(long, value_name = "DTYPE")]
     pub(crate) dtype: Option<String>,
-    /// Replace an existing file.
-    #[arg(long)]
-    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Dtype of the matrices, as for convert; default: as stored.
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Format.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: FormatName,
+    /// Dtype of the matrices, as for convert; default: as stored.
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QuantizeArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Dtype or mixture: `q4_k_m`, `q5_k_m`, `q6_k`, `q8_0`, `q4_0`, `f16`, `bf16`, `f32`.
+    #[arg(long = "type", value_name = "DTYPE")]
+    pub(crate) dtype: String,
+    /// Format; default: what PATH says (.apr, .gguf, or a slash at the end for a Hugging Face directory).
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub(crate) format: Option<FormatName>,
 }
 
 #[derive(Args, Debug)]

@@ -67,8 +67,11 @@ fn dispatch(
         Command::Case => cmd::qa::case(),
         Command::Validate(args) => cmd::validate::run(&args, terminal),
         Command::Check(args) => cmd::check::run(&args, terminal, interrupt),
-        Command::Convert(args) => cmd::convert::run(&args, &admission, terminal),
-        Command::Rosetta(args) => cmd::rosetta::run(*args, &admission, terminal),
+        Command::Convert(args) => cmd::convert::convert(&args, admission, terminal, interrupt),
+        Command::Import(args) => cmd::convert::import(&args, admission, terminal, interrupt),
+        Command::Export(args) => cmd::convert::export(&args, admission, terminal, interrupt),
+        Command::Quantize(args) => cmd::convert::quantize(&args, admission, terminal, interrupt),
+        Command::Rosetta(args) => cmd::rosetta::run(*args, admission, terminal, interrupt),
     }
 }
 
@@ -82,6 +85,9 @@ fn name(command: &Command) -> &'static str {
         Command::Inspect(_) => "inspect",
         Command::Tensors(_) => "tensors",
         Command::Convert(_) => "convert",
+        Command::Import(_) => "import",
+        Command::Export(_) => "export",
+        Command::Quantize(_) => "quantize",
         Command::Report(_) => "report",
         Command::Schema(_) => "schema",
         Command::Explain(_) => "explain",

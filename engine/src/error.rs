@@ -52,6 +52,8 @@ codes! {
     FileChanged = "E0004", "the file changed while it was open";
     LimitExceeded = "E0005", "a size in the file is above the limit of this reader";
     ConversionUnsupported = "E0006", "no conversion between these formats";
+    ConversionMismatch = "E0007", "parts of a model that are converted together contradict each other";
+    Cancelled = "E0008", "the caller stopped the operation";
     // E01xx: GGUF.
     GgufTruncated = "E0101", "the file ends inside a GGUF structure";
     GgufVersion = "E0102", "unsupported GGUF version";

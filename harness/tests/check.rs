@@ -5,8 +5,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use apr_engine::format::Format;
 use apr_engine::format::convert::{Precision, convert};
-use apr_engine::format::{Format, Source};
+use apr_engine::model::Model;
 use apr_harness::case::ModelRef;
 use apr_harness::contract::Catalogue;
 use apr_harness::event::Outcome;
@@ -102,7 +103,7 @@ fn assert_healthy(path: &Path, backend: &str) {
 #[test]
 fn every_stage_passes_on_the_trained_model_in_every_format_and_on_every_processor_backend() {
     let work = tempfile::tempdir().expect("work");
-    let source = Source::open(&fixtures().join("golden")).expect("golden");
+    let source = Model::load(&fixtures().join("golden")).expect("golden");
     let apr = work.path().join("golden.apr");
     convert(&source, Format::Apr, Precision::Stored, File::create(&apr).expect("file"))
         .expect("golden.apr");

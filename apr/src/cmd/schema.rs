@@ -28,6 +28,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("rosetta-compare-text", schema_for!(Envelope<cmd::rosetta::TextOutput>)),
         ("rosetta-diff", schema_for!(Envelope<cmd::rosetta::DiffOutput>)),
         ("rosetta-fingerprint", schema_for!(Envelope<cmd::rosetta::FingerprintOutput>)),
+        ("convert", schema_for!(Envelope<cmd::convert::ConvertOutput>)),
         ("explain", schema_for!(Envelope<cmd::explain::ExplainOutput>)),
     ]
 }

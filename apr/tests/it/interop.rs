@@ -2,8 +2,9 @@
 
 use std::fs::File;
 
+use apr_engine::format::Format;
 use apr_engine::format::convert::{Precision, convert};
-use apr_engine::format::{Format, Source};
+use apr_engine::model::Model;
 
 use super::program::{output, root};
 
@@ -11,7 +12,7 @@ use super::program::{output, root};
 fn the_three_formats_of_golden_give_the_same_answer() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let converted = folder.path().join("golden.apr");
-    let source = Source::open(&root().join("fixtures/golden")).expect("the carried model opens");
+    let source = Model::load(&root().join("fixtures/golden")).expect("the carried model loads");
     let file = File::create(&converted).expect("a scratch file");
     convert(&source, Format::Apr, Precision::Stored, file).expect("the carried model converts");
     let converted = converted.to_str().expect("a UTF-8 path");

@@ -1,6 +1,7 @@
 //! Integration tests of the `apr` program and of the workspace as a whole.
 
 mod check;
+mod conversions;
 mod coverage;
 mod dispatch;
 mod errors;

@@ -108,7 +108,7 @@ fn typed(kind: &Value, value: &Value) -> bool {
     }
 }
 
-fn assert_keeps(name: &str, value: &Value) {
+pub(crate) fn assert_keeps(name: &str, value: &Value) {
     let schema = json(&["schema", name]);
     assert!(schema["properties"].is_object(), "schema {name} has no properties");
     let mut found = Vec::new();

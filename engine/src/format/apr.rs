@@ -74,6 +74,11 @@ pub fn field<'m>(metadata: &'m Map<String, Value>, canonical: &str) -> Option<&'
     }
 }
 
+/// Whether `key` is a spelling of a hyper-parameter that is not the canonical one.
+pub(super) fn is_alias(key: &str) -> bool {
+    ALIASES.iter().any(|spellings| spellings.iter().skip(1).any(|spelling| *spelling == key))
+}
+
 /// Parses a whole APR file and verifies both checksums.
 ///
 /// # Errors

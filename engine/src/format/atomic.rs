@@ -21,27 +21,79 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// Those of `fill`, and [`crate::Code::Io`] when the system refuses.
 pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    write_checked(path, fill, |_, ()| Ok(()))
+}
+
+/// As [`write`]; `check` sees the whole file, and what `fill` gave, before it gets its name.
+///
+/// # Errors
+/// Those of `fill` and of `check`, and [`crate::Code::Io`] when the system refuses.
+pub fn write_checked<T, U>(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
+    check: impl FnOnce(&Path, T) -> Result<U>,
+) -> Result<U> {
     let temporary = temporary_path(path);
-    let written = fill_file(&temporary, fill)
-        .and_then(|()| std::fs::rename(&temporary, path).map_err(|error| io_error(path, &error)));
+    let written = fill_file(&temporary, fill).and_then(|filled| check(&temporary, filled));
+    let written = written.and_then(|checked| {
+        std::fs::rename(&temporary, path).map_err(|error| io_error(path, &error))?;
+        Ok(checked)
+    });
     if written.is_err() {
         // The first error is the one to report.
         drop(std::fs::remove_file(&temporary));
         return written.map_err(|error| error.in_file(path));
     }
     sync_directory(path);
-    Ok(())
+    written
 }
 
-fn fill_file(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+/// Lets `fill` write files into a new directory and moves it to `path` when that succeeded; removes it otherwise.
+/// A directory that stands at `path` is replaced.
+///
+/// # Errors
+/// Those of `fill`, and [`crate::Code::Io`] when the system refuses.
+pub fn write_directory<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let temporary = temporary_path(path);
+    let written = std::fs::create_dir(&temporary)
+        .map_err(|error| io_error(&temporary, &error))
+        .and_then(|()| fill(&temporary))
+        .and_then(|filled| replace_directory(&temporary, path).map(|()| filled));
+    if written.is_err() {
+        // The first error is the one to report.
+        drop(std::fs::remove_dir_all(&temporary));
+        return written.map_err(|error| error.in_file(path));
+    }
+    sync_directory(path);
+    written
+}
+
+/// Moves `new` to `path`. Directories cannot be exchanged in one step everywhere: the old one steps aside first, and
+/// comes back when the new one cannot take its place.
+fn replace_directory(new: &Path, path: &Path) -> Result<()> {
+    let io = |error: std::io::Error| io_error(path, &error);
+    if path.symlink_metadata().is_err() {
+        return std::fs::rename(new, path).map_err(io);
+    }
+    let aside = temporary_path(path);
+    std::fs::rename(path, &aside).map_err(io)?;
+    if let Err(error) = std::fs::rename(new, path) {
+        drop(std::fs::rename(&aside, path));
+        return Err(io(error));
+    }
+    std::fs::remove_dir_all(&aside).map_err(|error| io_error(&aside, &error))
+}
+
+fn fill_file<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
     let io = |error: std::io::Error| io_error(path, &error);
     let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(io)?;
     let mut writer = BufWriter::with_capacity(BUFFER, file);
-    fill(&mut writer)?;
+    let filled = fill(&mut writer)?;
     // Bytes that a mapped source lost were read as zeros: they must not become a file.
     guard::check()?;
     writer.flush().map_err(io)?;
-    writer.get_ref().sync_all().map_err(io)
+    writer.get_ref().sync_all().map_err(io)?;
+    Ok(filled)
 }
 
 /// A name in the same directory that no other writer uses.
@@ -88,6 +140,42 @@ mod tests {
         assert_eq!(error.code(), Code::DtypeUnsupported);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(names(directory.path()), ["model.apr"]);
+    }
+
+    #[test]
+    fn a_file_that_fails_its_check_never_gets_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.apr");
+        let check = |written: &Path, ()| {
+            assert_eq!(std::fs::read(written).unwrap(), b"whole");
+            Err::<(), _>(Error::new(Code::ConversionMismatch))
+        };
+        let fill = |out: &mut BufWriter<File>| {
+            out.write_all(b"whole").unwrap();
+            Ok(())
+        };
+        let error = write_checked(&path, fill, check).unwrap_err();
+        assert_eq!(error.code(), Code::ConversionMismatch);
+        assert!(names(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn a_directory_is_replaced_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model");
+        let fill = |content: &'static str, result: Result<()>| {
+            move |folder: &Path| {
+                std::fs::write(folder.join("config.json"), content).unwrap();
+                result
+            }
+        };
+        write_directory(&path, fill("old", Ok(()))).unwrap();
+        let failed = write_directory(&path, fill("half", Err(Error::new(Code::NonFinite))));
+        assert_eq!(failed.unwrap_err().code(), Code::NonFinite);
+        assert_eq!(std::fs::read(path.join("config.json")).unwrap(), b"old");
+        write_directory(&path, fill("new", Ok(()))).unwrap();
+        assert_eq!(std::fs::read(path.join("config.json")).unwrap(), b"new");
+        assert_eq!(names(directory.path()), ["model"]);
     }
 
     #[test]

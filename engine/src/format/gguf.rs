@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::cursor::{Cursor, align_up, range};
-use super::value::{Array, Value, fixed_size, type_id};
+use super::value::{Array, Typed, Value, fixed_size, type_id};
 use super::{Container, Format, Metadata, Note, TENSORS_MAX, TensorEntry};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
@@ -46,6 +46,7 @@ pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
     let mut cursor = Cursor::new(bytes, Code::GgufTruncated);
     let header = Header::read(&mut cursor)?;
     let (pairs, alignment) = read_pairs(&mut cursor, header.pairs)?;
+    let pairs = pairs.into_iter().map(|(key, typed)| (key, typed.value)).collect();
     let tensors_at = cursor.offset();
     check_count("tensors", header.tensors, &cursor, TENSOR_BYTES_MIN, TENSORS_MAX)?;
     let mut names = BTreeSet::new();
@@ -67,6 +68,16 @@ pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
         tensors,
         notes,
     })
+}
+
+/// The metadata pairs in file order, with the types that the values are stored in.
+///
+/// # Errors
+/// As [`parse`]; what follows the pairs is not looked at.
+pub fn typed_pairs(bytes: &[u8]) -> Result<Vec<(&str, Typed<'_>)>> {
+    let mut cursor = Cursor::new(bytes, Code::GgufTruncated);
+    let header = Header::read(&mut cursor)?;
+    Ok(read_pairs(&mut cursor, header.pairs)?.0)
 }
 
 struct Header {
@@ -148,7 +159,7 @@ fn read_string<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str> {
         .map_err(|_| Error::new(Code::GgufString).at(at).expected("UTF-8").found("other bytes"))
 }
 
-type Pairs<'a> = Vec<(&'a str, Value<'a>)>;
+type Pairs<'a> = Vec<(&'a str, Typed<'a>)>;
 
 /// The metadata pairs, and the alignment among them.
 fn read_pairs<'a>(cursor: &mut Cursor<'a>, count: u64) -> Result<(Pairs<'a>, u64)> {
@@ -173,7 +184,7 @@ fn read_pairs<'a>(cursor: &mut Cursor<'a>, count: u64) -> Result<(Pairs<'a>, u64
         if key == "general.alignment" {
             alignment = check_alignment(id, &value, type_at)?;
         }
-        pairs.push((key, value));
+        pairs.push((key, Typed { id, value }));
     }
     Ok((pairs, alignment))
 }

@@ -24,7 +24,7 @@ pub mod write;
 mod cursor;
 
 pub use source::{Sidecars, Source};
-pub use value::{Array, Value};
+pub use value::{Array, Typed, Value};
 
 /// Most tensors of one file; 2,131 is the largest count seen in the wild (security limits of this reader).
 pub const TENSORS_MAX: u64 = 65_536;

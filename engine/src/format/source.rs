@@ -212,6 +212,11 @@ impl Source {
         hash.finalize().into()
     }
 
+    /// Lets the system take back the memory that holds pages of the weight files; they are read again when needed.
+    pub fn release_pages(&self) {
+        self.files.iter().for_each(MappedFile::release_pages);
+    }
+
     /// Checks that no weight file was written to since it was opened.
     ///
     /// # Errors

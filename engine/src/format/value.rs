@@ -144,6 +144,36 @@ impl<'a> Value<'a> {
     }
 }
 
+/// A value and the type it is stored in, which readers of standard keys insist on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Typed<'a> {
+    /// Value type id, 0 to 12.
+    pub id: u32,
+    /// The value.
+    pub value: Value<'a>,
+}
+
+impl<'a> From<Value<'a>> for Typed<'a> {
+    /// The type that the standard keys have: 32 bits where a scalar fits without loss, else 64.
+    fn from(value: Value<'a>) -> Self {
+        let id = match value {
+            Value::Unsigned(number) if u32::try_from(number).is_ok() => type_id::U32,
+            Value::Unsigned(_) => type_id::U64,
+            Value::Signed(number) if i32::try_from(number).is_ok() => type_id::I32,
+            Value::Signed(_) => type_id::I64,
+            // Bits, not values: a NaN keeps its place too.
+            Value::Float(number) if f64::from(number as f32).to_bits() == number.to_bits() => {
+                type_id::F32
+            }
+            Value::Float(_) => type_id::F64,
+            Value::Bool(_) => type_id::BOOL,
+            Value::Str(_) => type_id::STRING,
+            Value::Array(_) => type_id::ARRAY,
+        };
+        Self { id, value }
+    }
+}
+
 /// A GGUF array, still in its stored bytes: typed access goes through checked accessors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Array<'a> {

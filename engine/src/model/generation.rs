@@ -24,8 +24,20 @@ const GGUF_END: [Key; 3] = [
     Key { json: &[], gguf: "tokenizer.ggml.eog_token_id" },
 ];
 
+/// Where converted files keep the text of `generation_config.json`.
+const CARRIED: &str = "huggingface.generation_config.json";
+
+fn carried<'a>(metadata: &'a Metadata<'_>) -> Option<&'a str> {
+    match metadata {
+        Metadata::Gguf(_) => metadata.gguf(CARRIED)?.as_str(),
+        Metadata::Apr(map) => map.get(CARRIED)?.as_str(),
+        Metadata::SafeTensors(_) => None,
+    }
+}
+
 impl GenerationDefaults {
-    /// The ids of the configuration, of `generation_config.json` and of the GGUF end-of-turn keys.
+    /// The ids of the configuration, of `generation_config.json` (the one a converted file carries before one that lies
+    /// beside it) and of the GGUF end-of-turn keys.
     ///
     /// # Errors
     /// [`Code::ConfigJson`], [`Code::ConfigValue`].
@@ -35,7 +47,8 @@ impl GenerationDefaults {
         metadata: Option<&Metadata<'_>>,
     ) -> Result<Self> {
         let mut eos = config.eos.clone();
-        if let Some(bytes) = generation_config {
+        let carried = metadata.and_then(carried).map(str::as_bytes);
+        if let Some(bytes) = carried.or(generation_config) {
             let map: serde_json::Map<String, Json> = json::object(bytes, Code::ConfigJson)?;
             eos.extend(Keys::Json(&map).token_ids(&EOS, EOS_IDS_MAX)?);
         }

@@ -238,11 +238,8 @@ impl LongRope {
             None => inner.count(&ORIGINAL_CONTEXT)?.unwrap_or(context),
         };
         let stretch = inner.real(&FACTOR)?.unwrap_or(context as f64 / original as f64);
-        let attention_factor = match inner.real(&ATTENTION_FACTOR)? {
-            Some(factor) => factor,
-            None if stretch <= 1.0 => 1.0,
-            None => (1.0 + stretch.ln() / (original as f64).ln()).sqrt(),
-        };
+        let stated = inner.real(&ATTENTION_FACTOR)?;
+        let attention_factor = stated.unwrap_or_else(|| Self::usual_attention(stretch, original));
         let divisors = |field: &str| -> Result<Vec<f32>> {
             let list = map.get(field).and_then(Json::as_array);
             let numbers =
@@ -257,6 +254,14 @@ impl LongRope {
         };
         let factors = Some((divisors("short_factor")?, divisors("long_factor")?));
         Ok(Self { original_context: original, attention_factor, factors })
+    }
+
+    /// The factor of a model whose files state none, for texts `stretch` times as long as the `original` context.
+    pub(super) fn usual_attention(stretch: f64, original: usize) -> f64 {
+        match stretch {
+            stretch if stretch > 1.0 => (1.0 + stretch.ln() / (original as f64).ln()).sqrt(),
+            _ => 1.0,
+        }
     }
 
     /// `pairs` is the number of frequencies.

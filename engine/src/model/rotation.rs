@@ -84,6 +84,30 @@ impl RopeConfig {
     }
 }
 
+impl RopeScaling {
+    /// The scaling behind divisors of the frequencies, as [`RopeConfig::divisors`] makes them; `None` when no
+    /// published one gives these.
+    pub(crate) fn from_divisors(rope: &RopeConfig, divisors: &[f32]) -> Option<Self> {
+        let farthest = divisors.iter().fold(1.0f32, |most, divisor| most.max(*divisor));
+        let factor = f64::from(farthest);
+        let explains = |scaling: &Self| {
+            let tried = RopeConfig { scaling: scaling.clone(), ..rope.clone() }.divisors();
+            tried.len() == divisors.len()
+                && tried.iter().zip(divisors).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs())
+        };
+        if divisors.iter().all(|divisor| (divisor - 1.0).abs() < 1e-6) {
+            return Some(Self::None).filter(explains);
+        }
+        // First training contexts are powers of two.
+        let contexts = (5..=20).map(|power| f64::from(1u32 << power));
+        let frequencies = |original_context: f64| {
+            let bounds = [(1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (2.0, 4.0)];
+            bounds.map(|(low, high)| Self::Llama3 { factor, low, high, original_context })
+        };
+        contexts.flat_map(frequencies).find(explains)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +126,19 @@ mod tests {
         assert_eq!(scaled[0].to_bits(), plain[0].to_bits());
         assert!((plain[63] / scaled[63] - 8.0).abs() < 1e-5);
         assert!(scaled.windows(2).all(|pair| pair[1] < pair[0]), "blending stays monotonic");
+    }
+
+    #[test]
+    fn a_scaling_is_found_again_from_its_divisors() {
+        let plain = config(RopeScaling::None);
+        for (factor, original_context) in [(8.0, 8192.0), (32.0, 8192.0), (4.0, 64.0)] {
+            let scaling = RopeScaling::Llama3 { factor, low: 1.0, high: 4.0, original_context };
+            let divisors = config(scaling.clone()).divisors();
+            assert_eq!(RopeScaling::from_divisors(&plain, &divisors), Some(scaling));
+        }
+        assert_eq!(RopeScaling::from_divisors(&plain, &[1.0; 64]), Some(RopeScaling::None));
+        let odd: Vec<f32> = (0..64).map(|pair| 1.0 + (pair % 7) as f32).collect();
+        assert_eq!(RopeScaling::from_divisors(&plain, &odd), None);
     }
 
     #[test]

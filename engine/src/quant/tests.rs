@@ -55,6 +55,17 @@ fn normal(len: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The grid of `Q8_0` costs 0.54 % of normal values, whoever packs them; values without tails stay below 0.5 %.
+#[test]
+fn eight_bits_lose_less_than_half_a_percent_of_a_wave() {
+    let values: Vec<f32> = (0..4096).map(|place| 0.1 + 2.0 * (place as f32).cos()).collect();
+    let back = decode(Dtype::Q8_0, &encode(Dtype::Q8_0, &values), values.len());
+    let square = |value: f32| f64::from(value) * f64::from(value);
+    let error: f64 = values.iter().zip(&back).map(|(a, b)| square(a - b)).sum();
+    let total: f64 = values.iter().map(|value| square(*value)).sum();
+    assert!((error / total).sqrt() <= 5e-3, "{}", (error / total).sqrt());
+}
+
 #[test]
 fn normal_values_survive_a_round_trip_within_the_bound_of_their_dtype() {
     let values = normal(64 * SUPER);

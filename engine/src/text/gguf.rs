@@ -66,12 +66,30 @@ pub(super) fn added(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Vec<AddedToken> {
 /// Phi-3's tokenizer swallows white space after its control tokens; GGUF has no field for that, so the
 /// model name decides, as in llama.cpp.
 fn strips_right(name: &str, token: &str, kind: Kind) -> bool {
-    let name = name.to_ascii_lowercase();
-    let phi3 = name.contains("phi-3") || name.contains("phi3");
-    phi3 && match token {
-        "</s>" => true,
-        "<unk>" | "<s>" | "<|endoftext|>" => false,
-        _ => kind.is_special(),
+    place_of_family(name).is_some()
+        && match token {
+            "</s>" => true,
+            "<unk>" | "<s>" | "<|endoftext|>" => false,
+            _ => kind.is_special(),
+        }
+}
+
+/// Where the words that say so stand in a model's name, and their length.
+fn place_of_family(name: &str) -> Option<(usize, usize)> {
+    let lower = name.to_ascii_lowercase();
+    ["phi-3", "phi3"].iter().find_map(|word| Some((lower.find(word)?, word.len())))
+}
+
+/// `name`, or one near it that readers of metadata take for that of a model whose special tokens swallow the white space
+/// behind them, or do not.
+pub(crate) fn telling_name(name: String, strips_right: bool) -> String {
+    match (place_of_family(&name), strips_right) {
+        (None, true) => format!("phi-3 {name}"),
+        (Some((start, len)), false) => {
+            let apart = format!("{}phi 3{}", &name[..start], &name[start + len..]);
+            telling_name(apart, false)
+        }
+        _ => name,
     }
 }
 
@@ -153,4 +171,22 @@ pub(super) fn spm(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Spm> {
     let unknown = vocab.unk.and_then(|id| u32::try_from(id).ok());
     let unknown = unknown.filter(|id| (*id as usize) < kinds.len());
     Spm::new(pieces, bytes, unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::telling_name;
+
+    #[test]
+    fn a_name_says_whether_special_tokens_swallow_white_space() {
+        for (name, strips, expected) in [
+            ("model", true, "phi-3 model"),
+            ("Phi-3-mini", true, "Phi-3-mini"),
+            ("Phi-3-phi3", false, "phi 3-phi 3"),
+            ("é phi3", false, "é phi 3"),
+            ("model", false, "model"),
+        ] {
+            assert_eq!(telling_name(name.to_owned(), strips), expected);
+        }
+    }
 }

@@ -11,6 +11,7 @@ mod chat;
 mod gguf;
 mod json;
 mod pieces;
+mod rebuild;
 mod spm;
 mod stream;
 mod template;
@@ -18,6 +19,7 @@ mod tokenizer;
 mod vocab;
 
 pub use chat::{Message, PreparedTokens, prepare_chat, prepare_raw};
+pub(crate) use gguf::telling_name;
 pub use stream::{StopMatcher, StreamDecoder};
 pub use template::{ChatOptions, ChatTemplate, Date};
 pub use tokenizer::{Special, Tokenizer};

@@ -1,16 +1,18 @@
 //! Building a form out of another one, once per run.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Error, Write as _};
+use std::fs;
+use std::io::Error;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use apr_engine::Dtype;
-use apr_engine::format::convert::{Precision, convert};
-use apr_engine::format::{Format, Source};
+use apr_engine::Code;
+use apr_engine::format::Format;
+use apr_engine::format::convert::{Precision, convert_file};
+use apr_engine::model::Model;
 
 use crate::suite::Build;
 
-/// Converts the model at `from` to `to` as `recipe` says. Nothing stands at `to` unless it is whole.
+/// Converts the form at `from` to `to` as `recipe` says.
 pub(super) fn build(recipe: &Build, from: &Path, to: &Path) -> std::io::Result<()> {
     let failed = |error: apr_engine::Error| Error::other(error.to_string());
     let format = [Format::Gguf, Format::SafeTensors, Format::Apr]
@@ -19,23 +21,34 @@ pub(super) fn build(recipe: &Build, from: &Path, to: &Path) -> std::io::Result<(
         .ok_or_else(|| Error::other(format!("no format is called {}", recipe.format)))?;
     let precision = match &recipe.dtype {
         None => Precision::Stored,
-        Some(name) => Precision::Uniform(
-            Dtype::from_name(name)
-                .ok_or_else(|| Error::other(format!("no dtype is called {name}")))?,
-        ),
+        Some(name) => Precision::from_name(name)
+            .ok_or_else(|| Error::other(format!("no dtype is called {name}")))?,
     };
-    let source = Source::open(from).map_err(failed)?;
-    if let Some(directory) = to.parent() {
-        fs::create_dir_all(directory)?;
+    Model::load(from).and_then(|model| convert(&model, format, precision, to)).map_err(failed)
+}
+
+/// Writes `model` at `to`, whose folder is made when it is missing.
+///
+/// Cases and processes side by side may want the same form. Files replace each other in one step; of directories the
+/// first stays, and the others, which hold the same bytes, go.
+pub(super) fn convert(
+    model: &Model,
+    format: Format,
+    precision: Precision,
+    to: &Path,
+) -> apr_engine::Result<()> {
+    let io = |error: Error| apr_engine::Error::new(Code::Io).found(error).in_file(to);
+    let folder = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(io)?;
+    let mut go_on = |_| ControlFlow::Continue(());
+    if format != Format::SafeTensors {
+        return convert_file(model, format, precision, to, &mut go_on).map(drop);
     }
-    // Parallel cases and processes may build the same form: each writes its own file, the last rename wins with equal bytes.
-    let temporary = to.with_extension(format!("{}.part", std::process::id()));
-    let mut out = BufWriter::new(File::create(&temporary)?);
-    let written = convert(&source, format, precision, &mut out).map_err(failed);
-    let done = written.and_then(|()| out.flush()).and_then(|()| fs::rename(&temporary, to));
-    if done.is_err() {
-        // The error itself is what matters; a file that cannot be removed is no worse than one that is left.
-        let _left = fs::remove_file(&temporary);
+    let own = tempfile::tempdir_in(folder).map_err(io)?;
+    let directory = own.path().join("model");
+    convert_file(model, format, precision, &directory, &mut go_on)?;
+    match fs::rename(&directory, to) {
+        Err(error) if !to.is_dir() => Err(io(error)),
+        _ => Ok(()),
     }
-    done
 }

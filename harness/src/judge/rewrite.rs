@@ -1,6 +1,6 @@
 //! Writing a model again in its own format and reading it back.
 
-use apr_engine::format::convert::{Precision, convert};
+use apr_engine::format::convert::rewrite;
 use apr_engine::format::{Container, Source};
 
 use super::context::{JudgeContext, Look, refused};
@@ -15,7 +15,7 @@ pub(super) fn judge(
     ctx: &JudgeContext,
 ) -> Look<Verdict> {
     let mut bytes = Vec::new();
-    convert(source, source.format(), Precision::Stored, &mut bytes)
+    rewrite(source, &mut bytes)
         .map_err(|error| refused("the model cannot be written again", &error))?;
     if let Some(plant) = &ctx.plant {
         plant.mutate_written(&mut bytes);

@@ -9,6 +9,7 @@ mod text;
 use crate::cli::rosetta::{RosettaAction, RosettaArgs};
 use crate::failure::Failure;
 use crate::gate::Admission;
+use crate::interrupt::Interrupt;
 use crate::render::Terminal;
 
 pub(crate) use compare::CompareOutput;
@@ -17,8 +18,9 @@ pub(crate) use text::TextOutput;
 
 pub(crate) fn run(
     args: RosettaArgs,
-    admission: &Admission,
+    admission: Admission,
     terminal: &Terminal,
+    interrupt: &Interrupt,
 ) -> Result<u8, Failure> {
     match args.action {
         RosettaAction::CompareInference(args) => {
@@ -32,6 +34,8 @@ pub(crate) fn run(
         RosettaAction::Inspect(args) => super::inspect::run(&args, terminal),
         RosettaAction::Diff(args) => rest::diff(&args, terminal),
         RosettaAction::Fingerprint(args) => rest::fingerprint(&args, terminal),
-        RosettaAction::Convert(args) => super::convert::run(&args, admission, terminal),
+        RosettaAction::Convert(args) => {
+            super::convert::convert(&args, admission, terminal, interrupt)
+        }
     }
 }

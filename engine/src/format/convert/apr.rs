@@ -1,13 +1,15 @@
-//! SafeTensors to APR: Hugging Face names stay, hyper-parameters get their canonical spelling.
+//! A model as APR: Hugging Face names, hyper-parameters in their canonical spelling.
 
 use serde_json::{Map, Value, json};
 
-use super::tokenizer::Tokenizer;
-use super::{Precision, handles, model_name};
-use crate::error::{Code, Error, Result};
+use super::Precision;
+use super::carried::TOKENIZER_JSON;
+use super::portable::Portable;
+use super::words::Words;
+use crate::error::Result;
 use crate::format::write::Outgoing;
-use crate::format::{Container, Metadata, Source, apr, json};
-use crate::model::config::Family;
+use crate::format::{Format, apr};
+use crate::model::{Model, Role, Slot};
 
 /// Hyper-parameters with a canonical spelling, in the order in which published writers put them.
 const CANONICAL: &[&str] = &[
@@ -39,84 +41,158 @@ const CARRIED: &[&str] = &[
 ];
 /// Carried with a null too, which says "none" where absence says "as usual in the family".
 const DENIED_BY_NULL: &[&str] = &["attn_logit_softcapping", "final_logit_softcapping"];
+/// Where the text of `generation_config.json` is kept.
+const GENERATION_CONFIG: &str = "huggingface.generation_config.json";
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 
 /// Metadata and tensors of the APR file.
 pub(super) fn build(
-    source: &Source,
-    containers: &[Container<'_>],
+    model: &Portable<'_>,
     precision: Precision,
 ) -> Result<(Map<String, Value>, Vec<Outgoing>)> {
-    let sidecars = source.sidecars();
-    let config = sidecars.config.as_ref().ok_or_else(|| {
-        Error::new(Code::ConfigMissing).field("config.json").in_file(source.path())
-    })?;
-    let config = json::object(config, Code::ConfigJson)?;
-    let mut tensors = handles(source, containers, precision)?;
+    let mut tensors = Vec::new();
+    for part in &model.parts {
+        let view = part.tensor.tensor.view()?;
+        let dtype = match precision {
+            // A tensor that was widened is stored in the dtype it had.
+            Precision::Stored if !part.tensor.passes_through() => part.tensor.dtype,
+            _ => precision.dtype(Format::Apr, part.slot, &view, model.config(), model.tied),
+        };
+        tensors.push(Outgoing { dtype, ..part.tensor.clone() });
+    }
     let params: u64 = tensors.iter().map(|tensor| tensor.shape().elements()).sum();
-    let copied = copy_tied_head(&config, &mut tensors);
+    if model.tied {
+        copy_tied_head(model, &mut tensors);
+    }
+    let mut written = metadata(model)?;
+    written.insert("param_count".to_owned(), json!(params));
+    written.extend(model.carried.apr.clone());
+    put_storage(&mut written, &tensors)?;
+    Ok((written, tensors))
+}
 
+/// Metadata of an APR file whose tensors are now stored otherwise.
+pub(super) fn restored(
+    mut metadata: Map<String, Value>,
+    tensors: &[Outgoing],
+    precision: Precision,
+) -> Result<Map<String, Value>> {
+    if precision != Precision::Stored {
+        put_storage(&mut metadata, tensors)?;
+    }
+    Ok(metadata)
+}
+
+/// Says in `metadata` what the file left to the files beside it, which stay behind.
+pub(super) fn take_in_side_files(model: &Model, metadata: &mut Map<String, Value>) -> Result<()> {
+    let beside = model.source().sidecars();
+    let text = |bytes: &[u8]| json!(String::from_utf8_lossy(bytes));
+    let said = ["chat_template", "tokenizer.chat_template"];
+    if !said.iter().any(|key| metadata.get(*key).is_some_and(Value::is_string))
+        && let Some(template) = model.chat_template()?
+    {
+        metadata.insert("tokenizer.chat_template".to_owned(), json!(template.source()));
+    }
+    let has_words = metadata.contains_key("tokenizer.vocabulary");
+    let side_files = [
+        (TOKENIZER_JSON, beside.tokenizer_json.as_ref().filter(|_| !has_words)),
+        (GENERATION_CONFIG, beside.generation_config.as_ref()),
+    ];
+    for (key, bytes) in side_files {
+        if let Some(bytes) = bytes.filter(|_| !metadata.contains_key(key)) {
+            metadata.insert(key.to_owned(), text(bytes));
+        }
+    }
+    Ok(())
+}
+
+/// The keys that say how the tensors are stored.
+fn put_storage(metadata: &mut Map<String, Value>, tensors: &[Outgoing]) -> Result<()> {
+    let sizes: Result<Vec<u64>> = tensors.iter().map(Outgoing::size).collect();
+    metadata.insert("total_size".to_owned(), json!(sizes?.iter().sum::<u64>()));
+    match quantization(tensors) {
+        Some(quantization) => metadata.insert("quantization".to_owned(), quantization),
+        None => metadata.remove("quantization"),
+    };
+    Ok(())
+}
+
+/// Whether a key describes how tensors are stored in one file, or repeats another key.
+pub(super) fn is_about_storage(key: &str) -> bool {
+    const KEYS: [&str; 7] = [
+        "total_size",
+        "param_count",
+        "quantization",
+        "tensor_shapes",
+        "original_format",
+        "rope_type",
+        "tokenizer.vocab_size",
+    ];
+    KEYS.contains(&key) || key.starts_with("model.") || apr::is_alias(key)
+}
+
+/// Everything but what depends on the dtypes of the tensors.
+pub(super) fn metadata(model: &Portable<'_>) -> Result<Map<String, Value>> {
+    let declared = &model.declared;
     let mut metadata = Map::new();
     let mut put = |key: &str, value: Value| metadata.insert(key.to_owned(), value);
-    let kind = config.get("model_type").cloned().unwrap_or_else(|| json!(""));
+    let kind = declared.get("model_type").cloned().unwrap_or_else(|| json!(""));
     put("model_type", kind.clone());
-    put("name", json!(model_name(source)));
+    put("name", json!(model.name));
     for key in ["license", "data_source", "data_license"] {
         put(key, Value::Null);
     }
-    put("original_format", json!("safetensors"));
-    let sizes: Result<Vec<u64>> = tensors.iter().map(Outgoing::size).collect();
-    put("total_size", json!(sizes?.iter().sum::<u64>()));
-    put("param_count", json!(params));
-    if let Precision::Uniform(dtype) = precision
-        && dtype.is_quantized()
-    {
-        put("quantization", quantization(dtype));
-    }
+    put("original_format", json!(model.model.format().name()));
+    put("total_size", json!(0));
+    put("param_count", json!(0));
     put("architecture", kind.clone());
-    if let Some(name) = config.get("architectures").and_then(|names| names.get(0)) {
+    if let Some(name) = declared.get("architectures").and_then(|names| names.get(0)) {
         put("hf_architecture", name.clone());
     }
     put("hf_model_type", kind);
-    put_hyper_parameters(&config, &mut metadata);
-    if copied {
+    put_hyper_parameters(declared, &mut metadata);
+    if model.tied {
         metadata.insert("tied_embeddings".to_owned(), json!(true));
     }
-    if let Some(Metadata::SafeTensors(source)) = containers.first().map(|first| &first.metadata)
-        && !source.is_empty()
-    {
-        metadata.insert("source_metadata".to_owned(), json!(source));
+    if let Some(words) = &model.words {
+        put_tokenizer(words, &mut metadata);
     }
-    let rows = apr::field(&config, "vocab_size").and_then(Value::as_u64).unwrap_or(0);
-    if let Some(tokenizer) = Tokenizer::read(sidecars, &config, rows as usize)? {
-        put_tokenizer(tokenizer, &mut metadata);
+    metadata.extend(model.carried.apr_keys()?);
+    if let Some(text) = model.generation_config() {
+        metadata.insert(GENERATION_CONFIG.to_owned(), json!(text));
     }
-    Ok((metadata, tensors))
+    Ok(metadata)
 }
 
-/// A model with tied embeddings gets a head of its own, as APR readers expect; whether it did.
-fn copy_tied_head(config: &Map<String, Value>, tensors: &mut Vec<Outgoing>) -> bool {
-    let family = config.get("model_type").and_then(Value::as_str).and_then(Family::from_name);
-    let usual = family.is_some_and(Family::tied);
-    let tied = config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(usual);
-    let embedding = tensors.iter().find(|tensor| tensor.name == EMBEDDING).cloned();
-    let Some(embedding) = embedding.filter(|_| tied) else { return false };
-    // A head stored beside a tied embedding is not the one that the model uses.
-    tensors.retain(|tensor| tensor.name != HEAD);
-    tensors.push(Outgoing { name: HEAD.to_owned(), ..embedding });
-    true
+/// A model with tied embeddings gets a head of its own, as APR readers expect.
+fn copy_tied_head(model: &Portable<'_>, tensors: &mut Vec<Outgoing>) {
+    let embed = Some(Slot::model(Role::Embed));
+    let place = model.parts.iter().position(|part| part.slot == embed);
+    let embedding = place.and_then(|place| tensors.get(place)).cloned();
+    if let Some(embedding) = embedding {
+        let name = embedding.name.replace(EMBEDDING, HEAD);
+        // Base models name their weights without the leading `model.`.
+        let name = if name == embedding.name { HEAD.to_owned() } else { name };
+        tensors.push(Outgoing { name, ..embedding });
+    }
 }
 
-fn quantization(dtype: crate::Dtype) -> Value {
+/// The dtype of most values, when that is a block dtype.
+fn quantization(tensors: &[Outgoing]) -> Option<Value> {
+    let largest = tensors.iter().filter(|tensor| tensor.shape().rank() > 1);
+    let dtype = largest.max_by_key(|tensor| tensor.shape().elements())?.dtype;
+    if !dtype.is_quantized() {
+        return None;
+    }
     let bits = dtype.name().chars().find_map(|character| character.to_digit(10));
     let block = Some(dtype.block_len()).filter(|len| *len > 1);
-    json!({
+    Some(json!({
         "quant_type": dtype.name(),
         "bits": bits.unwrap_or(8),
         "block_size": block,
         "symmetric": true,
-    })
+    }))
 }
 
 fn put_hyper_parameters(config: &Map<String, Value>, metadata: &mut Map<String, Value>) {
@@ -144,30 +220,46 @@ fn put_hyper_parameters(config: &Map<String, Value>, metadata: &mut Map<String, 
     }
 }
 
-fn put_tokenizer(tokenizer: Tokenizer, metadata: &mut Map<String, Value>) {
+fn put_tokenizer(words: &Words, metadata: &mut Map<String, Value>) {
     let mut put = |key: &str, value: Value| metadata.insert(format!("tokenizer.{key}"), value);
-    if let Some(bpe) = tokenizer.bpe {
-        put("model_type", json!("BPE"));
-        put("pre_type", json!(bpe.pre));
-        put("vocab_size", json!(bpe.tokens.len()));
-        put("vocabulary", json!(bpe.tokens));
-        put("token_type", json!(bpe.types));
-        put("merges", json!(bpe.merges));
+    if let Some(vocabulary) = &words.vocabulary {
+        let is_bpe = vocabulary.model == "gpt2";
+        let kind = if is_bpe { ("model_type", "BPE") } else { ("model", &*vocabulary.model) };
+        put(kind.0, json!(kind.1));
+        put("pre_type", json!(vocabulary.pre));
+        put("vocab_size", json!(vocabulary.tokens.len()));
+        put("vocabulary", json!(vocabulary.tokens));
+        if !vocabulary.types.is_empty() {
+            put("token_type", json!(vocabulary.types));
+        }
+        if !vocabulary.scores.is_empty() {
+            put("scores", json!(vocabulary.scores));
+        }
+        if is_bpe {
+            put("merges", json!(vocabulary.merges));
+        }
+        if let Some(adds) = vocabulary.add_space_prefix {
+            put("add_space_prefix", json!(adds));
+        }
     }
     let ids = [
-        ("bos_token_id", tokenizer.bos),
-        ("eos_token_id", tokenizer.eos),
-        ("padding_token_id", tokenizer.pad),
-        ("unknown_token_id", tokenizer.unk),
+        ("bos_token_id", words.bos),
+        ("eos_token_id", words.eos),
+        ("padding_token_id", words.pad),
+        ("unknown_token_id", words.unk),
     ];
     for (key, id) in ids {
         if let Some(id) = id {
             put(key, json!(id));
         }
     }
-    put("add_bos_token", json!(tokenizer.add_bos));
-    if let Some(template) = tokenizer.chat_template {
+    let flags = [("add_bos_token", words.add_bos), ("add_eos_token", words.add_eos)];
+    for (key, flag) in flags {
+        if let Some(flag) = flag {
+            put(key, json!(flag));
+        }
+    }
+    if let Some(template) = &words.chat_template {
         put("chat_template", json!(template));
     }
-    put("huggingface.json", json!(tokenizer.json));
 }

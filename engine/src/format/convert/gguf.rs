@@ -1,47 +1,112 @@
-//! SafeTensors to GGUF: names and hyper-parameters translated, Q and K rows reordered where GGUF wants pairs.
+//! A model as GGUF: names and hyper-parameters translated, Q and K rows reordered where GGUF wants pairs.
 
-use super::tokenizer::Tokenizer;
-use super::{Precision, handles, model_name};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::carried::{OwnedPair, gain_pair, widened_pair};
+use super::portable::{Part, Portable, rotated_heads};
+use super::words::Words;
+use super::{Precision, carried};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
-use crate::format::write::{ArrayBuf, Outgoing, ValueBuf};
-use crate::format::{Container, Source, json};
-use crate::model::config::Config;
+use crate::format::Format;
+use crate::format::write::{ArrayBuf, Outgoing, RowOrder, ValueBuf};
 use crate::model::conventions::whole_gain;
 use crate::model::rope::{LongRope, RopeScaling};
-use crate::model::slots::{Naming, Role, Slot};
+use crate::model::{Config, Naming, Role, Slot};
 use crate::tensor::{Shape, Tensor};
-
-type Pairs = Vec<(String, ValueBuf)>;
 
 /// Metadata and tensors of the GGUF file.
 pub(super) fn build(
-    source: &Source,
-    containers: &[Container<'_>],
+    model: &Portable<'_>,
     precision: Precision,
-) -> Result<(Pairs, Vec<Outgoing>)> {
-    let sidecars = source.sidecars();
-    let bytes = sidecars.config.as_ref().ok_or_else(|| {
-        Error::new(Code::ConfigMissing).field("config.json").in_file(source.path())
-    })?;
-    let object = json::object(bytes, Code::ConfigJson)?;
-    let config = Config::from_hugging_face(&object)?;
-    refuse_unsayable(&config)?;
+) -> Result<(Vec<OwnedPair>, Vec<Outgoing>)> {
+    refuse_unsayable(model.config())?;
     // First, as everyone writes them.
-    let mut tensors = divisors(&config)?;
-    for tensor in handles(source, containers, precision)? {
-        tensors.extend(rename(&config, tensor)?);
+    let mut tensors = divisors(model)?;
+    for part in &model.parts {
+        tensors.extend(outgoing(model, part, precision)?);
     }
-    let mut pairs = general(source, &config, &tensors);
-    pairs.extend(hyper_parameters(&config));
-    if let Some(tokenizer) = Tokenizer::read(sidecars, &object, config.vocab)? {
-        pairs.extend(tokenizer_pairs(tokenizer));
+    let mut written = pairs(model)?;
+    written.extend(storage(&tensors, precision));
+    if precision == Precision::Stored {
+        written.extend(changed_vectors(model)?);
     }
-    Ok((pairs, tensors))
+    Ok((overlaid(written, &model.carried.gguf), tensors))
+}
+
+/// The pairs that remember how vectors were stored before GGUF demanded otherwise.
+fn changed_vectors(model: &Portable<'_>) -> Result<Vec<OwnedPair>> {
+    let offset = model.config().family.gain_offset();
+    let mut pairs = Vec::new();
+    let mut widened: BTreeMap<Dtype, Vec<&str>> = BTreeMap::new();
+    for part in &model.parts {
+        let Outgoing { name, dtype, tensor, .. } = &part.tensor;
+        if tensor.shape().rank() < 2 && matches!(dtype, Dtype::BF16 | Dtype::F16) {
+            widened.entry(*dtype).or_default().push(name);
+        }
+        if part.slot.is_some_and(|slot| slot.role.is_gain()) {
+            pairs.extend(gain_pair(name, &tensor.view()?.dequantize()?, offset));
+        }
+    }
+    pairs.extend(widened.into_iter().map(|(dtype, names)| widened_pair(dtype, names)));
+    Ok(pairs)
+}
+
+/// Whether a pair describes how tensors are stored in one file rather than the model.
+pub(super) fn is_about_storage(key: &str) -> bool {
+    let keys = ["general.file_type", "general.quantization_version", "general.alignment"];
+    keys.contains(&key) || key.starts_with("split.")
+}
+
+/// `pairs`, with the values that another program wrote before our own.
+fn overlaid(pairs: Vec<OwnedPair>, foreign: &[OwnedPair]) -> Vec<OwnedPair> {
+    let keys: BTreeSet<&str> = foreign.iter().map(|pair| pair.key.as_str()).collect();
+    let own = pairs.into_iter().filter(|pair| !keys.contains(pair.key.as_str()));
+    own.chain(foreign.iter().cloned()).collect()
+}
+
+/// Everything but what depends on the dtypes of the tensors.
+pub(super) fn pairs(model: &Portable<'_>) -> Result<Vec<OwnedPair>> {
+    let text = |key: &str, text: &str| OwnedPair::new(key, ValueBuf::Str(text.to_owned()));
+    let mut pairs = vec![
+        text("general.architecture", model.config().family.gguf_name()),
+        text("general.type", "model"),
+        text("general.name", &model.name),
+    ];
+    pairs.extend(hyper_parameters(model.config()));
+    let mut words = model.words.clone();
+    if let Some(words) = &mut words {
+        words.fill(model.config().vocab)?;
+        pairs.extend(tokenizer_pairs(words));
+        // Readers stop at the end of a turn as well as at the end of the text.
+        let mut others = model.model.generation().eos.iter();
+        let other = others.find(|id| words.eos != Some(u64::from(**id)));
+        if let Some(id) = other.filter(|_| words.eos.is_some()) {
+            let id = ValueBuf::Unsigned(u64::from(*id));
+            pairs.push(OwnedPair::new("tokenizer.ggml.eot_token_id", id));
+        }
+    }
+    let carried = carried::Carried {
+        files: model.carried.files.clone().into_iter().chain(generation_config(model)).collect(),
+        ..model.carried.clone()
+    };
+    pairs.extend(carried.gguf_pairs());
+    Ok(pairs)
+}
+
+fn generation_config(model: &Portable<'_>) -> Option<(String, String)> {
+    Some(("generation_config.json".to_owned(), model.generation_config()?))
 }
 
 /// Refuses hyper-parameters that GGUF has no key for and whose usual value another one is.
 fn refuse_unsayable(config: &Config) -> Result<()> {
+    let local = config.local_rope.as_ref().map(|rope| &rope.scaling);
+    if let Some(scaling) = local.filter(|scaling| **scaling != RopeScaling::None) {
+        return Err(Error::new(Code::ConversionUnsupported)
+            .field("rope_parameters.sliding_attention")
+            .expected("no scaling in layers with a window, as readers of GGUF assume")
+            .found(format_args!("{scaling:?}")));
+    }
     let understood = config.gguf_score_scale();
     if (config.score_scale - understood).abs() <= f32::EPSILON * understood {
         return Ok(());
@@ -54,13 +119,24 @@ fn refuse_unsayable(config: &Config) -> Result<()> {
 }
 
 /// The divisors of rotary frequencies that GGUF keeps as tensors.
-fn divisors(config: &Config) -> Result<Vec<Outgoing>> {
+fn divisors(model: &Portable<'_>) -> Result<Vec<Outgoing>> {
+    let name = |role: Role| Slot::model(role).name(Naming::Gguf);
+    let roles = [Role::RopeFactors, Role::RopeFactorsLong, Role::RopeFactorsShort];
+    let entry = |role: Role| Some((role, model.model.weights().get(Slot::model(role))?));
+    let stored: Vec<_> = roles.into_iter().filter_map(entry).collect();
+    if !stored.is_empty() {
+        let unchanged = |(role, entry): &(Role, &crate::model::NamedTensor)| {
+            Outgoing::unchanged(name(*role), entry.tensor.clone())
+        };
+        return Ok(stored.iter().map(unchanged).collect());
+    }
     let tensor = |role: Role, divisors: &[f32]| {
         let tensor = Tensor::from_f32(Shape::new(&[divisors.len() as u64])?, divisors)?;
-        Ok(Outgoing::unchanged(Slot::model(role).name(Naming::Gguf), tensor))
+        Ok(Outgoing::unchanged(name(role), tensor))
     };
-    match &config.rope.scaling {
-        RopeScaling::Llama3 { .. } => Ok(vec![tensor(Role::RopeFactors, &config.rope.divisors())?]),
+    let rope = &model.config().rope;
+    match &rope.scaling {
+        RopeScaling::Llama3 { .. } => Ok(vec![tensor(Role::RopeFactors, &rope.divisors())?]),
         RopeScaling::Long(LongRope { factors: Some((short, long)), .. }) => {
             Ok(vec![tensor(Role::RopeFactorsLong, long)?, tensor(Role::RopeFactorsShort, short)?])
         }
@@ -69,55 +145,66 @@ fn divisors(config: &Config) -> Result<Vec<Outgoing>> {
 }
 
 /// The tensor under its GGUF name; `None` for what GGUF leaves out.
-fn rename(config: &Config, tensor: Outgoing) -> Result<Option<Outgoing>> {
+fn outgoing(model: &Portable<'_>, part: &Part, precision: Precision) -> Result<Option<Outgoing>> {
+    let (tensor, config) = (&part.tensor, model.config());
     // Tables that some versions of the Hugging Face library stored and every reader computes.
     if tensor.name.ends_with("rotary_emb.inv_freq") {
         return Ok(None);
     }
-    let dialect = config.family.dialect();
-    let Some((slot, _)) = Slot::parse_in(&tensor.name, dialect) else {
+    let Some(slot) = part.slot else {
         return Err(Error::new(Code::WeightUnexpected)
             .tensor(&tensor.name)
             .expected(format_args!("a weight of the family {}", config.family.name))
             .hint("converting would drop it"));
     };
-    if slot.role == Role::Head && config.tied_embeddings == Some(true) {
-        return Ok(None);
-    }
-    let interleaved_heads = match slot.role {
-        _ if !config.family.gguf_adjacent_rope() => None,
-        Role::Q | Role::QBias => Some(config.heads),
-        Role::K | Role::KBias => Some(config.kv_heads),
-        _ => None,
+    let heads = rotated_heads(slot, config).filter(|_| config.family.gguf_adjacent_rope());
+    let order = match (heads, tensor.order) {
+        (Some(_), RowOrder::Halved { .. }) => RowOrder::Stored,
+        (Some(heads), _) => RowOrder::Paired { heads },
+        (None, order) => order,
     };
-    let tensor = if slot.role.is_gain() {
-        Outgoing { tensor: whole_gain(&tensor.tensor, config.gain_offset)?, ..tensor }
+    let view = tensor.tensor.view()?;
+    let dtype = precision.dtype(Format::Gguf, part.slot, &view, config, model.tied);
+    let stored = if slot.role.is_gain() {
+        whole_gain(&tensor.tensor, config.family.gain_offset())?
     } else {
-        tensor
+        tensor.tensor.clone()
     };
-    // GGUF readers compute with norms and biases directly, so these are always single precision.
-    let is_vector = tensor.shape().rank() < 2;
-    let dtype = if is_vector { Dtype::F32 } else { tensor.dtype };
-    let name = slot.name_in(Naming::Gguf, dialect);
-    Ok(Some(Outgoing { name, dtype, interleaved_heads, ..tensor }))
+    let name = slot.name_in(Naming::Gguf, config.family.dialect());
+    Ok(Some(Outgoing { name, dtype, order, tensor: stored, ..tensor.clone() }))
 }
 
-fn general(source: &Source, config: &Config, tensors: &[Outgoing]) -> Pairs {
-    let text = |text: &str| ValueBuf::Str(text.to_owned());
-    let mut pairs = vec![
-        ("general.architecture".to_owned(), text(config.family.gguf_name())),
-        ("general.type".to_owned(), text("model")),
-        ("general.name".to_owned(), text(&model_name(source))),
-    ];
+/// The pairs that say how the tensors are stored.
+fn storage(tensors: &[Outgoing], precision: Precision) -> Vec<OwnedPair> {
+    let number = |key: &str, number| OwnedPair::new(key, ValueBuf::Unsigned(number));
     let matrix = tensors.iter().find(|tensor| tensor.shape().rank() > 1);
-    if let Some(file_type) = matrix.and_then(|tensor| file_type(tensor.dtype)) {
-        pairs.push(("general.file_type".to_owned(), ValueBuf::Unsigned(file_type)));
-    }
-    if tensors.iter().any(|tensor| tensor.dtype.is_quantized()) {
-        // Version of the block layouts; 2 is the only one in use.
-        pairs.push(("general.quantization_version".to_owned(), ValueBuf::Unsigned(2)));
-    }
+    let file_type = match precision {
+        Precision::Mixed(recipe) => Some(recipe.file_type),
+        Precision::Stored | Precision::Uniform(_) => {
+            matrix.and_then(|tensor| file_type(tensor.dtype))
+        }
+    };
+    let mut pairs: Vec<_> =
+        file_type.map(|id| number("general.file_type", id)).into_iter().collect();
+    // Version of the block layouts; 2 is the only one in use, and written where there are no blocks too.
+    pairs.push(number("general.quantization_version", 2));
     pairs
+}
+
+/// `pairs` of a GGUF file whose tensors are now stored otherwise.
+pub(super) fn restored(
+    pairs: Vec<OwnedPair>,
+    tensors: &[Outgoing],
+    precision: Precision,
+) -> Vec<OwnedPair> {
+    let about_whole = |pair: &OwnedPair| !pair.key.starts_with("split.");
+    let pairs: Vec<OwnedPair> = pairs.into_iter().filter(about_whole).collect();
+    match precision {
+        Precision::Stored => pairs,
+        Precision::Uniform(_) | Precision::Mixed(_) => {
+            overlaid(pairs, &storage(tensors, precision))
+        }
+    }
 }
 
 /// The `general.file_type` of a file whose matrices are all of `dtype` (GGUF specification).
@@ -140,7 +227,7 @@ const fn file_type(dtype: Dtype) -> Option<u64> {
     })
 }
 
-fn hyper_parameters(config: &Config) -> Pairs {
+fn hyper_parameters(config: &Config) -> Vec<OwnedPair> {
     let count = |number: usize| ValueBuf::Unsigned(number as u64);
     // Read as single precision by everyone.
     let real = |number: f64| ValueBuf::Float(f64::from(number as f32));
@@ -190,34 +277,51 @@ fn hyper_parameters(config: &Config) -> Pairs {
         RopeScaling::None | RopeScaling::Llama3 { .. } => {}
     }
     let architecture = config.family.gguf_name();
-    values.into_iter().map(|(key, value)| (format!("{architecture}.{key}"), value)).collect()
+    let named = values.into_iter();
+    named.map(|(key, value)| OwnedPair::new(format!("{architecture}.{key}"), value)).collect()
 }
 
-fn tokenizer_pairs(tokenizer: Tokenizer) -> Pairs {
+fn tokenizer_pairs(words: &Words) -> Vec<OwnedPair> {
     let mut pairs = Vec::new();
-    let mut put = |key: &str, value| pairs.push((format!("tokenizer.{key}"), value));
-    if let Some(bpe) = tokenizer.bpe {
-        put("ggml.model", ValueBuf::Str("gpt2".to_owned()));
-        put("ggml.pre", ValueBuf::Str(bpe.pre.to_owned()));
-        put("ggml.tokens", ValueBuf::Array(ArrayBuf::strings(bpe.tokens)));
-        put("ggml.token_type", ValueBuf::Array(ArrayBuf::i32s(bpe.types)));
-        put("ggml.merges", ValueBuf::Array(ArrayBuf::strings(bpe.merges)));
+    let mut put = |key: &str, value| pairs.push(OwnedPair::new(format!("tokenizer.{key}"), value));
+    if let Some(vocabulary) = &words.vocabulary {
+        put("ggml.model", ValueBuf::Str(vocabulary.model.clone()));
+        put("ggml.pre", ValueBuf::Str(vocabulary.pre.clone()));
+        put("ggml.tokens", ValueBuf::Array(ArrayBuf::strings(&vocabulary.tokens)));
+        if !vocabulary.scores.is_empty() {
+            let scores = vocabulary.scores.iter().copied();
+            put("ggml.scores", ValueBuf::Array(ArrayBuf::f32s(scores)));
+        }
+        if !vocabulary.types.is_empty() {
+            let types = vocabulary.types.iter().copied();
+            put("ggml.token_type", ValueBuf::Array(ArrayBuf::i32s(types)));
+        }
+        if !vocabulary.merges.is_empty() {
+            put("ggml.merges", ValueBuf::Array(ArrayBuf::strings(&vocabulary.merges)));
+        }
+        if let Some(adds) = vocabulary.add_space_prefix {
+            put("ggml.add_space_prefix", ValueBuf::Bool(adds));
+        }
     }
     let ids = [
-        ("ggml.bos_token_id", tokenizer.bos),
-        ("ggml.eos_token_id", tokenizer.eos),
-        ("ggml.padding_token_id", tokenizer.pad),
-        ("ggml.unknown_token_id", tokenizer.unk),
+        ("ggml.bos_token_id", words.bos),
+        ("ggml.eos_token_id", words.eos),
+        ("ggml.padding_token_id", words.pad),
+        ("ggml.unknown_token_id", words.unk),
     ];
     for (key, id) in ids {
         if let Some(id) = id {
             put(key, ValueBuf::Unsigned(id));
         }
     }
-    put("ggml.add_bos_token", ValueBuf::Bool(tokenizer.add_bos));
-    if let Some(template) = tokenizer.chat_template {
-        put("chat_template", ValueBuf::Str(template));
+    let flags = [("ggml.add_bos_token", words.add_bos), ("ggml.add_eos_token", words.add_eos)];
+    for (key, flag) in flags {
+        if let Some(flag) = flag {
+            put(key, ValueBuf::Bool(flag));
+        }
     }
-    put("huggingface.json", ValueBuf::Str(tokenizer.json));
+    if let Some(template) = &words.chat_template {
+        put("chat_template", ValueBuf::Str(template.clone()));
+    }
     pairs
 }

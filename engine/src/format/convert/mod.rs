@@ -1,117 +1,207 @@
-//! Container to container: SafeTensors to APR and GGUF, and every format to itself, requantised where asked.
+//! Container to container, in every direction, requantised where asked.
 //!
-//! Stored bytes pass through untouched unless another dtype is asked for. What a target format has no place for
-//! (biases of unknown roles, dtypes it cannot say) is an error, not a loss.
+//! Stored bytes pass through untouched unless another dtype is asked for. A model is first taken out of its container
+//! ([`portable`]), then written in the words of the other one; what that one has no words for is carried along
+//! ([`carried`]). What cannot be said at all (biases of unknown roles, a pre-tokenizer without a name) is an error, not
+//! a loss, and so is a weight that is not finite.
 
 use std::io::Write;
 
-use super::write::{Outgoing, write_apr, write_gguf, write_safetensors};
-use super::{Container, Format, Metadata, Source};
-use crate::dtype::Dtype;
+use super::write::{Checksums, Outgoing, write_apr, write_gguf, write_safetensors};
+use super::{Container, Format, Metadata, Source, Typed};
 use crate::error::{Code, Error, Result};
-use crate::tensor::Shape;
+use crate::model::{Model, Slot};
+use crate::text::Tokenizer;
 
 mod apr;
+mod carried;
+mod file;
 mod gguf;
-mod tokenizer;
+mod portable;
+mod precision;
+mod safetensors;
+mod verify;
+mod words;
 
-/// The precision of the written weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// As stored, bit for bit, where the target format has the dtype.
-    #[default]
-    Stored,
-    /// Matrices in this dtype, vectors (norms and biases) in F32. Rows that are not whole blocks fall back to
-    /// [`Dtype::Q8_0`], then to F16.
-    Uniform(Dtype),
-}
+pub use file::{Progress, Summary, convert_file};
+pub use precision::{Precision, Recipe};
 
-impl Precision {
-    /// The dtype a tensor of `shape`, stored as `stored`, is written in.
-    fn dtype(self, stored: Dtype, shape: Shape) -> Dtype {
-        let is_float = matches!(stored, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64)
-            || stored.is_quantized();
-        match self {
-            Self::Uniform(wanted) if is_float => match shape.rank() {
-                0 | 1 => Dtype::F32,
-                _ => [wanted, Dtype::Q8_0]
-                    .into_iter()
-                    .find(|dtype| dtype.is_flat() || dtype.row_bytes(shape.cols()).is_ok())
-                    .unwrap_or(Dtype::F16),
-            },
-            Self::Uniform(_) | Self::Stored => stored,
-        }
-    }
-}
+use carried::OwnedPair;
+use portable::Portable;
 
-/// Writes the model `source` in format `to`.
+/// Writes the weight file of `model` in format `to`. The side files of a Hugging Face directory are not written:
+/// [`convert_file`] does that.
 ///
 /// # Errors
-/// [`Code::ConversionUnsupported`], and those of the parser, of the hyper-parameters and of the writer.
-pub fn convert<W: Write>(source: &Source, to: Format, precision: Precision, out: W) -> Result<()> {
-    let containers = source.containers()?;
-    match (source.format(), to) {
-        (Format::SafeTensors, Format::Apr) => {
-            let (metadata, tensors) = apr::build(source, &containers, precision)?;
-            write_apr(out, &metadata, &tensors)
-        }
-        (Format::SafeTensors, Format::Gguf) => {
-            let (pairs, tensors) = gguf::build(source, &containers, precision)?;
-            let pairs: Vec<_> =
-                pairs.iter().map(|(key, value)| (key.clone(), value.value())).collect();
-            write_gguf(out, &pairs, &tensors)
-        }
-        (from, to) if from == to => rewrite(source, &containers, precision, out),
-        (from, to) => Err(Error::new(Code::ConversionUnsupported)
-            .expected("SafeTensors to APR or GGUF, or a format to itself")
-            .found(format_args!("{} to {}", from.name(), to.name()))),
-    }
-}
-
-/// Writes a model in its own format: shards joined, metadata carried.
-fn rewrite<W: Write>(
-    source: &Source,
-    containers: &[Container<'_>],
+/// [`Code::ConversionUnsupported`], [`Code::ConversionMismatch`], [`Code::NonFinite`], and those of the parsers and of
+/// the writer.
+pub fn convert<W: Write>(
+    model: &Model,
+    to: Format,
     precision: Precision,
     out: W,
-) -> Result<()> {
-    let tensors = handles(source, containers, precision)?;
-    let Some(first) = containers.first() else {
-        return Err(Error::new(Code::NotAModel));
-    };
-    match &first.metadata {
-        Metadata::SafeTensors(metadata) => write_safetensors(out, metadata, &tensors),
-        Metadata::Apr(metadata) => write_apr(out, metadata, &tensors),
-        Metadata::Gguf(pairs) => {
-            let whole = pairs.iter().filter(|(key, _)| !key.starts_with("split."));
-            let pairs: Vec<_> = whole.map(|(key, value)| ((*key).to_owned(), *value)).collect();
-            write_gguf(out, &pairs, &tensors)
-        }
-    }
+) -> Result<Checksums> {
+    Plan::new(model, to, precision)?.write(out)
 }
 
-/// All tensors of all shards under their own names.
-fn handles(
-    source: &Source,
-    containers: &[Container<'_>],
-    precision: Precision,
-) -> Result<Vec<Outgoing>> {
+/// Writes a model in its own format, as it is: shards joined, metadata carried, values unchecked.
+///
+/// # Errors
+/// Those of the parser and of the writer.
+pub fn rewrite<W: Write>(source: &Source, out: W) -> Result<Checksums> {
+    let containers = source.containers()?;
     let mut tensors = Vec::new();
     for (shard, container) in containers.iter().enumerate() {
         for entry in &container.tensors {
             let tensor = source.tensor(shard, entry)?;
-            let dtype = precision.dtype(tensor.dtype(), tensor.shape());
-            tensors.push(Outgoing { dtype, ..Outgoing::unchanged(entry.name.clone(), tensor) });
+            tensors.push(Outgoing::unchanged(entry.name.clone(), tensor));
+        }
+    }
+    Plan::in_place(source, &containers, tensors, Precision::Stored)?.write(out)
+}
+
+/// Metadata and tensors of a weight file that is to be written.
+enum Plan {
+    SafeTensors {
+        metadata: std::collections::BTreeMap<String, String>,
+        tensors: Vec<Outgoing>,
+        side_files: std::collections::BTreeMap<String, Vec<u8>>,
+    },
+    Gguf {
+        pairs: Vec<OwnedPair>,
+        tensors: Vec<Outgoing>,
+    },
+    Apr {
+        metadata: serde_json::Map<String, serde_json::Value>,
+        tensors: Vec<Outgoing>,
+    },
+}
+
+impl Plan {
+    fn new(model: &Model, to: Format, precision: Precision) -> Result<Self> {
+        check_vocabulary(model)?;
+        let same = model.format() == to && to != Format::SafeTensors;
+        if same {
+            let containers = model.source().containers()?;
+            let tensors = own_tensors(model, &containers, precision)?;
+            let mut plan = Self::in_place(model.source(), &containers, tensors, precision)?;
+            if let Self::Apr { metadata, .. } = &mut plan {
+                apr::take_in_side_files(model, metadata)?;
+            }
+            return Ok(plan);
+        }
+        let portable = Portable::new(model)?;
+        Ok(match to {
+            Format::SafeTensors => {
+                let (metadata, tensors) = safetensors::build(&portable, precision)?;
+                let side_files = safetensors::side_files(&portable, &tensors)?;
+                Self::SafeTensors { metadata, tensors, side_files }
+            }
+            Format::Gguf => {
+                let (pairs, tensors) = gguf::build(&portable, precision)?;
+                Self::Gguf { pairs, tensors }
+            }
+            Format::Apr => {
+                let (metadata, tensors) = apr::build(&portable, precision)?;
+                Self::Apr { metadata, tensors }
+            }
+        })
+    }
+
+    /// The same container with `tensors` in it.
+    fn in_place(
+        source: &Source,
+        containers: &[Container<'_>],
+        tensors: Vec<Outgoing>,
+        precision: Precision,
+    ) -> Result<Self> {
+        let missing = || Error::new(Code::NotAModel);
+        Ok(match &containers.first().ok_or_else(missing)?.metadata {
+            Metadata::SafeTensors(metadata) => Self::SafeTensors {
+                metadata: metadata.clone(),
+                tensors,
+                side_files: std::collections::BTreeMap::new(),
+            },
+            Metadata::Apr(metadata) => {
+                let metadata = apr::restored(metadata.clone(), &tensors, precision)?;
+                Self::Apr { metadata, tensors }
+            }
+            Metadata::Gguf(_) => {
+                let bytes = source.files().first().ok_or_else(missing)?.bytes();
+                let pairs = super::gguf::typed_pairs(bytes)?;
+                let pairs = pairs.into_iter().map(|(key, Typed { id, value })| OwnedPair {
+                    key: key.to_owned(),
+                    id,
+                    value: value.into(),
+                });
+                let pairs = gguf::restored(pairs.collect(), &tensors, precision);
+                Self::Gguf { pairs, tensors }
+            }
+        })
+    }
+
+    fn tensors(&self) -> &[Outgoing] {
+        match self {
+            Self::SafeTensors { tensors, .. }
+            | Self::Gguf { tensors, .. }
+            | Self::Apr { tensors, .. } => tensors,
+        }
+    }
+
+    fn write<W: Write>(&self, out: W) -> Result<Checksums> {
+        match self {
+            Self::SafeTensors { metadata, tensors, .. } => {
+                write_safetensors(out, metadata, tensors)
+            }
+            Self::Apr { metadata, tensors } => write_apr(out, metadata, tensors),
+            Self::Gguf { pairs, tensors } => {
+                let pairs: Vec<_> =
+                    pairs.iter().map(|pair| (pair.key.clone(), pair.typed())).collect();
+                write_gguf(out, &pairs, tensors)
+            }
+        }
+    }
+}
+
+/// Refuses a broken tokenizer, and one with more tokens than the embedding has rows. One of a kind that this engine does
+/// not know is carried along.
+fn check_vocabulary(model: &Model) -> Result<()> {
+    let rows = model.config().vocab;
+    let is_unknown = |code| matches!(code, Code::TokenizerMissing | Code::TokenizerUnsupported);
+    let tokens = match model.tokenizer() {
+        Err(error) if is_unknown(error.code()) => return Ok(()),
+        tokenizer => tokenizer.map(Tokenizer::vocab_size)?,
+    };
+    if tokens <= rows {
+        return Ok(());
+    }
+    Err(Error::new(Code::TokenizerInvalid)
+        .field("vocabulary")
+        .expected(format_args!("at most {rows} tokens, one for each row of the embedding"))
+        .found(tokens))
+}
+
+/// All tensors of all shards under their own names, in the order they are in, checked.
+fn own_tensors(
+    model: &Model,
+    containers: &[Container<'_>],
+    precision: Precision,
+) -> Result<Vec<Outgoing>> {
+    let (config, tied) = (model.config(), portable::is_tied(model)?);
+    let mut tensors = Vec::new();
+    for (shard, container) in containers.iter().enumerate() {
+        for entry in &container.tensors {
+            let tensor = model.source().tensor(shard, entry)?;
+            let slot = Slot::parse_in(&entry.name, config.family.dialect()).map(|(slot, _)| slot);
+            let dtype = match precision {
+                Precision::Stored => tensor.dtype(),
+                _ => precision.dtype(model.format(), slot, &entry.view, config, tied),
+            };
+            let tensor = Outgoing::unchanged(entry.name.clone(), tensor);
+            tensors.push(Outgoing { dtype, finite: true, ..tensor });
         }
     }
     Ok(tensors)
-}
-
-/// The name a model goes by: that of its directory, or of its file without the extension.
-fn model_name(source: &Source) -> String {
-    let path = source.path();
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::error::{Code, Error, Result};
 use crate::tensor::Bytes;
 
 /// A mapping and its entry in the table of the guard.
+#[derive(Debug)]
 struct Mapping {
     /// Dropped first: an entry never names addresses that belong to someone else.
     _guarded: guard::Guarded,
@@ -33,6 +34,19 @@ impl AsRef<[u8]> for Mapping {
     }
 }
 
+impl Mapping {
+    fn release_pages(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is of a file, shared with its page cache and never written to: pages that are dropped
+            // here hold the same bytes when they are read again.
+            let advised = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // Memory that stays in use is no error.
+            drop(advised);
+        }
+    }
+}
+
 /// A regular file, mapped read-only, with what was known of it when it was opened.
 #[derive(Debug)]
 pub struct MappedFile {
@@ -40,6 +54,7 @@ pub struct MappedFile {
     file: File,
     len: u64,
     modified: Option<SystemTime>,
+    mapping: Option<Arc<Mapping>>,
     bytes: Bytes,
 }
 
@@ -52,18 +67,22 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self> {
         let (file, metadata) = open_regular(path)?;
         let len = metadata.len();
-        let bytes = if len == 0 {
+        let mapping = if len == 0 {
             // Mapping nothing is an error of the system; an empty file is an error of the parser.
-            Bytes::from(Vec::new())
+            None
         } else {
             // SAFETY: the mapping is read-only and private to this process. Other processes could change the
             // file; every size taken from it is checked on the bytes as they are read, bytes are never
             // interpreted as types with invalid bit patterns, and `check_unchanged` reports such a change.
             let map = unsafe { Mmap::map(&file) }.map_err(|error| io_error(path, &error))?;
-            Bytes::new(Arc::new(Mapping { _guarded: guard::Guarded::new(path, &map), map }))
+            Some(Arc::new(Mapping { _guarded: guard::Guarded::new(path, &map), map }))
+        };
+        let bytes = match &mapping {
+            Some(mapping) => Bytes::new(Arc::clone(mapping) as Arc<_>),
+            None => Bytes::from(Vec::new()),
         };
         let modified = metadata.modified().ok();
-        Ok(Self { path: path.to_path_buf(), file, len, modified, bytes })
+        Ok(Self { path: path.to_path_buf(), file, len, modified, mapping, bytes })
     }
 
     /// Where the file was opened.
@@ -74,6 +93,13 @@ impl MappedFile {
     /// The bytes of the file; clones keep the mapping alive.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Lets the system take back the memory that holds pages of this file; they are read again when needed.
+    pub fn release_pages(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.release_pages();
+        }
     }
 
     /// Compares length and modification time of the still open file with those at opening.

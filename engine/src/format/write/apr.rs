@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value};
 
-use super::{Counted, Outgoing, check_unique, put_payload};
+use super::{Checksums, Counted, Outgoing, check_unique, put_payload};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
 use crate::format::apr::{ALIGNMENT, FLAG_ROW_MAJOR, HEADER_BYTES, MAGIC, header_checksum};
@@ -21,7 +21,7 @@ pub fn write_apr<W: Write>(
     out: W,
     metadata: &Map<String, Value>,
     tensors: &[Outgoing],
-) -> Result<()> {
+) -> Result<Checksums> {
     check_unique(tensors, Code::AprDuplicate)?;
     let mut order: Vec<&Outgoing> = tensors.iter().collect();
     order.sort_by(|a, b| a.name.cmp(&b.name));
@@ -34,12 +34,14 @@ pub fn write_apr<W: Write>(
     out.pad(ALIGNMENT)?;
     out.put(&index)?;
     out.pad(ALIGNMENT)?;
+    let mut checksums = Checksums::new();
     for tensor in order {
-        put_payload(&mut out, tensor)?;
+        put_payload(&mut out, tensor, &mut checksums)?;
         out.pad(ALIGNMENT)?;
     }
     let footer = out.checksum.clone().finalize();
-    out.put(&footer.to_le_bytes())
+    out.put(&footer.to_le_bytes())?;
+    Ok(checksums)
 }
 
 fn header(metadata_len: u64, index_len: u64, tensors: usize) -> Result<Vec<u8>> {

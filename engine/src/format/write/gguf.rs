@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 
-use super::{Counted, Outgoing, check_unique, put_payload};
+use super::{Checksums, Counted, Outgoing, check_unique, put_payload};
 use crate::error::{Code, Error, Result};
 use crate::format::gguf::{ALIGNMENT_DEFAULT, ALIGNMENT_MAX, MAGIC, NAME_MAX, RANK_MAX};
-use crate::format::value::{Array, Value, type_id};
+use crate::format::value::{Array, Typed, Value, fixed_size, type_id, type_name};
 
 /// An owned GGUF array, built element by element.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,11 @@ impl ArrayBuf {
         Self::build(type_id::F32, items, |bytes, item| bytes.extend(item.to_le_bytes()))
     }
 
+    /// A copy of an array of any element type.
+    pub fn copy_of(array: Array<'_>) -> Self {
+        Self { element_type: array.element_type, len: array.len, bytes: array.bytes.to_vec() }
+    }
+
     /// The array as a metadata value.
     pub fn value(&self) -> Value<'_> {
         let Self { element_type, len, bytes } = self;
@@ -63,6 +68,8 @@ impl ArrayBuf {
 pub enum ValueBuf {
     /// Unsigned integer.
     Unsigned(u64),
+    /// Signed integer.
+    Signed(i64),
     /// Float.
     Float(f64),
     /// Boolean.
@@ -73,11 +80,25 @@ pub enum ValueBuf {
     Array(ArrayBuf),
 }
 
+impl From<Value<'_>> for ValueBuf {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Unsigned(number) => Self::Unsigned(number),
+            Value::Signed(number) => Self::Signed(number),
+            Value::Float(number) => Self::Float(number),
+            Value::Bool(flag) => Self::Bool(flag),
+            Value::Str(text) => Self::Str(text.to_owned()),
+            Value::Array(array) => Self::Array(ArrayBuf::copy_of(array)),
+        }
+    }
+}
+
 impl ValueBuf {
     /// The value, borrowed.
     pub fn value(&self) -> Value<'_> {
         match self {
             Self::Unsigned(number) => Value::Unsigned(*number),
+            Self::Signed(number) => Value::Signed(*number),
             Self::Float(number) => Value::Float(*number),
             Self::Bool(flag) => Value::Bool(*flag),
             Self::Str(text) => Value::Str(text),
@@ -91,43 +112,47 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Writes a value with its type id.
-///
-/// Scalars take the width that the standard keys have: 32 bits where the value fits without loss, else 64.
-fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
-    let mut put = |id: u32, bytes: &[u8]| {
-        out.extend(id.to_le_bytes());
-        out.extend(bytes);
+/// Writes a value with its type id; a number that does not fit its type is refused.
+fn put_value(out: &mut Vec<u8>, typed: Typed<'_>) -> Result<()> {
+    let Typed { id, value } = typed;
+    let wrong = || {
+        Error::new(Code::GgufValueType)
+            .expected(format_args!("a value of type {}", type_name(id)))
+            .found(format_args!("{value:?}"))
     };
-    match *value {
-        Value::Unsigned(number) => match u32::try_from(number) {
-            Ok(narrow) => put(type_id::U32, &narrow.to_le_bytes()),
-            Err(_) => put(type_id::U64, &number.to_le_bytes()),
-        },
-        Value::Signed(number) => match i32::try_from(number) {
-            Ok(narrow) => put(type_id::I32, &narrow.to_le_bytes()),
-            Err(_) => put(type_id::I64, &number.to_le_bytes()),
-        },
-        Value::Float(number) => {
-            let narrow = number as f32;
-            // Bits, not values: a NaN keeps its place too.
-            if f64::from(narrow).to_bits() == number.to_bits() {
-                put(type_id::F32, &narrow.to_le_bytes());
-            } else {
-                put(type_id::F64, &number.to_le_bytes());
+    out.extend(id.to_le_bytes());
+    let size = || fixed_size(id).filter(|_| id != type_id::BOOL).ok_or_else(wrong);
+    match value {
+        Value::Unsigned(number) => {
+            let size = size()? as usize;
+            let bytes = number.to_le_bytes();
+            if bytes[size..].iter().any(|byte| *byte != 0) {
+                return Err(wrong());
             }
+            out.extend(&bytes[..size]);
         }
-        Value::Bool(flag) => put(type_id::BOOL, &[flag.into()]),
-        Value::Str(text) => {
-            put(type_id::STRING, &[]);
-            put_string(out, text);
+        Value::Signed(number) => {
+            let size = size()? as usize;
+            let bytes = number.to_le_bytes();
+            let sign = if number < 0 { 0xFF } else { 0 };
+            let negative = bytes[size - 1] & 0x80 != 0;
+            if bytes[size..].iter().any(|byte| *byte != sign) || negative != (number < 0) {
+                return Err(wrong());
+            }
+            out.extend(&bytes[..size]);
         }
-        Value::Array(array) => {
-            put(type_id::ARRAY, &array.element_type.to_le_bytes());
+        Value::Float(number) if id == type_id::F32 => out.extend((number as f32).to_le_bytes()),
+        Value::Float(number) if id == type_id::F64 => out.extend(number.to_le_bytes()),
+        Value::Bool(flag) if id == type_id::BOOL => out.push(flag.into()),
+        Value::Str(text) if id == type_id::STRING => put_string(out, text),
+        Value::Array(array) if id == type_id::ARRAY => {
+            out.extend(array.element_type.to_le_bytes());
             out.extend((array.len as u64).to_le_bytes());
             out.extend(array.bytes);
         }
+        _ => return Err(wrong()),
     }
+    Ok(())
 }
 
 /// Writes a GGUF file: `pairs` and `tensors` in the given order, aligned to `general.alignment` or 32 bytes.
@@ -135,26 +160,27 @@ fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
 /// # Errors
 /// [`Code::DtypeUnsupported`] for a dtype without a GGUF id, [`Code::GgufTensorRank`], [`Code::GgufTensorSize`] for
 /// rows that are not whole blocks, [`Code::GgufTensorName`], [`Code::GgufDuplicateKey`],
-/// [`Code::GgufAlignment`], [`Code::Io`].
-pub fn write_gguf<W: Write>(
+/// [`Code::GgufValueType`] for a number outside its type, [`Code::GgufAlignment`], [`Code::Io`].
+pub fn write_gguf<'v, W: Write, V: Into<Typed<'v>> + Copy>(
     out: W,
-    pairs: &[(String, Value<'_>)],
+    pairs: &[(String, V)],
     tensors: &[Outgoing],
-) -> Result<()> {
+) -> Result<Checksums> {
     check_unique(tensors, Code::GgufTensorName)?;
-    let alignment = alignment(pairs)?;
+    let typed = || pairs.iter().map(|(key, value)| (key, Into::<Typed<'v>>::into(*value)));
+    let alignment = alignment(typed())?;
     let mut head = Vec::new();
     head.extend(MAGIC);
     head.extend(3u32.to_le_bytes());
     head.extend((tensors.len() as u64).to_le_bytes());
     head.extend((pairs.len() as u64).to_le_bytes());
     let mut keys = BTreeSet::new();
-    for (key, value) in pairs {
+    for (key, value) in typed() {
         if !keys.insert(key) {
             return Err(Error::new(Code::GgufDuplicateKey).field(key));
         }
         put_string(&mut head, key);
-        put_value(&mut head, value);
+        put_value(&mut head, value).map_err(|error| error.field(key))?;
     }
     let mut offset = 0u64;
     for tensor in tensors {
@@ -164,22 +190,23 @@ pub fn write_gguf<W: Write>(
     let mut out = Counted::new(out);
     out.put(&head)?;
     out.pad(alignment)?;
+    let mut checksums = Checksums::new();
     for tensor in tensors {
-        put_payload(&mut out, tensor)?;
+        put_payload(&mut out, tensor, &mut checksums)?;
         out.pad(alignment)?;
     }
-    Ok(())
+    Ok(checksums)
 }
 
-fn alignment(pairs: &[(String, Value<'_>)]) -> Result<u64> {
-    match pairs.iter().find(|(key, _)| key == "general.alignment") {
+fn alignment<'p, 'v>(mut pairs: impl Iterator<Item = (&'p String, Typed<'v>)>) -> Result<u64> {
+    match pairs.find(|(key, _)| *key == "general.alignment").map(|(_, typed)| typed) {
         None => Ok(ALIGNMENT_DEFAULT),
-        Some((_, Value::Unsigned(alignment)))
-            if alignment.is_power_of_two() && *alignment <= ALIGNMENT_MAX =>
+        Some(Typed { id: type_id::U32, value: Value::Unsigned(alignment) })
+            if alignment.is_power_of_two() && alignment <= ALIGNMENT_MAX =>
         {
-            Ok(*alignment)
+            Ok(alignment)
         }
-        Some((_, value)) => Err(Error::new(Code::GgufAlignment).found(format_args!("{value:?}"))),
+        Some(value) => Err(Error::new(Code::GgufAlignment).found(format_args!("{value:?}"))),
     }
 }
 

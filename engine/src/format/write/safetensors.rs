@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::{Counted, Outgoing, check_unique, put_payload};
+use super::{Checksums, Counted, Outgoing, check_unique, put_payload};
 use crate::error::{Code, Error, Result};
 use crate::format::safetensors::HEADER_MAX;
 
@@ -22,7 +22,7 @@ pub fn write_safetensors<W: Write>(
     out: W,
     metadata: &BTreeMap<String, String>,
     tensors: &[Outgoing],
-) -> Result<()> {
+) -> Result<Checksums> {
     check_unique(tensors, Code::StDuplicate)?;
     let mut order: Vec<&Outgoing> = tensors.iter().collect();
     order.sort_by(|a, b| {
@@ -49,7 +49,11 @@ pub fn write_safetensors<W: Write>(
     let mut out = Counted::new(out);
     out.put(&(header.len() as u64).to_le_bytes())?;
     out.put(&header)?;
-    order.into_iter().try_for_each(|tensor| put_payload(&mut out, tensor))
+    let mut checksums = Checksums::new();
+    for tensor in order {
+        put_payload(&mut out, tensor, &mut checksums)?;
+    }
+    Ok(checksums)
 }
 
 fn describe(tensor: &Outgoing, begin: u64, end: u64) -> Result<Value> {

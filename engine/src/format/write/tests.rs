@@ -1,11 +1,13 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
+use crate::dtype::Dtype;
 use crate::format::value::Value;
 use crate::format::{Container, Metadata, apr, gguf, safetensors};
+use crate::tensor::{Shape, Tensor};
+
+const NO_PAIRS: &[(String, Value<'static>)] = &[];
 
 fn tensor(name: &str, dtype: Dtype, dims: &[u64], bytes: Vec<u8>) -> Outgoing {
     let shape = Shape::new(dims).unwrap();
@@ -14,6 +16,15 @@ fn tensor(name: &str, dtype: Dtype, dims: &[u64], bytes: Vec<u8>) -> Outgoing {
 
 fn f32s(name: &str, dims: &[u64], values: &[f32]) -> Outgoing {
     Outgoing::unchanged(name, Tensor::from_f32(Shape::new(dims).unwrap(), values).unwrap())
+}
+
+fn poured(tensor: &Outgoing) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tensor.pour(&mut |piece| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(bytes)
 }
 
 fn assert_holds(container: &Container<'_>, tensors: &[Outgoing]) {
@@ -58,7 +69,7 @@ fn gguf_scalars_take_the_width_that_readers_expect() {
 fn a_name_twice_is_refused_by_every_writer() {
     let tensors = [f32s("w", &[1], &[1.0]), f32s("w", &[1], &[2.0])];
     let codes = [
-        write_gguf(Vec::new(), &[], &tensors).unwrap_err().code(),
+        write_gguf(Vec::new(), NO_PAIRS, &tensors).unwrap_err().code(),
         write_safetensors(Vec::new(), &BTreeMap::new(), &tensors).unwrap_err().code(),
         write_apr(Vec::new(), &Map::new(), &tensors).unwrap_err().code(),
     ];
@@ -68,7 +79,7 @@ fn a_name_twice_is_refused_by_every_writer() {
 #[test]
 fn a_writer_refuses_a_dtype_that_its_format_does_not_have() {
     let flat = [tensor("w", Dtype::AprQ4, &[32], vec![0; 18])];
-    assert_eq!(write_gguf(Vec::new(), &[], &flat).unwrap_err().code(), Code::DtypeUnsupported);
+    assert_eq!(write_gguf(Vec::new(), NO_PAIRS, &flat).unwrap_err().code(), Code::DtypeUnsupported);
     let error = write_safetensors(Vec::new(), &BTreeMap::new(), &flat).unwrap_err();
     assert_eq!(error.code(), Code::DtypeUnsupported);
     let error = write_apr(Vec::new(), &Map::new(), &[tensor("w", Dtype::I16, &[1], vec![0; 2])]);
@@ -86,7 +97,7 @@ fn a_full_disk_is_an_io_error() {
             Ok(())
         }
     }
-    assert_eq!(write_gguf(Full, &[], &[]).unwrap_err().code(), Code::Io);
+    assert_eq!(write_gguf(Full, NO_PAIRS, &[]).unwrap_err().code(), Code::Io);
 }
 
 #[test]
@@ -107,14 +118,61 @@ fn requantised_tensors_hold_what_the_quantiser_makes() {
 }
 
 #[test]
-fn heads_are_reordered_from_halves_to_adjacent_pairs() {
+fn heads_are_reordered_from_halves_to_adjacent_pairs_and_back() {
     let values: Vec<f32> = (0..8).map(|value| value as f32).collect();
-    let outgoing = Outgoing { interleaved_heads: Some(2), ..f32s("q", &[8, 1], &values) };
-    let expected: Vec<u8> =
-        [0.0f32, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    assert_eq!(&*outgoing.bytes().unwrap(), expected);
-    let odd = Outgoing { interleaved_heads: Some(3), ..f32s("q", &[8], &values) };
-    assert_eq!(odd.bytes().unwrap_err().code(), Code::TensorShape);
+    let paired = [0.0f32, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
+    for dims in [&[8][..], &[8, 1]] {
+        let there = Outgoing { order: RowOrder::Paired { heads: 2 }, ..f32s("q", dims, &values) };
+        assert_eq!(poured(&there).unwrap(), bytes(&paired));
+        let back = Outgoing { order: RowOrder::Halved { heads: 2 }, ..f32s("q", dims, &paired) };
+        assert_eq!(poured(&back).unwrap(), bytes(&values));
+    }
+    let odd = Outgoing { order: RowOrder::Paired { heads: 3 }, ..f32s("q", &[8], &values) };
+    assert_eq!(poured(&odd).unwrap_err().code(), Code::TensorShape);
+}
+
+#[test]
+fn rows_of_blocks_are_reordered_without_being_touched() {
+    let values: Vec<f32> = (0..8 * 32).map(|value| (value as f32).cos()).collect();
+    let stored = crate::quant::quantize(Dtype::Q8_0, 32, &values).unwrap();
+    let q = tensor("q", Dtype::Q8_0, &[8, 32], stored.clone());
+    let paired = poured(&Outgoing { order: RowOrder::Paired { heads: 1 }, ..q }).unwrap();
+    let row = |bytes: &[u8], row: usize| bytes[row * 34..(row + 1) * 34].to_vec();
+    for (place, from) in [0, 4, 1, 5, 2, 6, 3, 7].into_iter().enumerate() {
+        assert_eq!(row(&paired, place), row(&stored, from));
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_or_does_not_fit_stops_a_checked_tensor() {
+    let stop = |value: f32, dtype: Dtype| {
+        let mut values = vec![0.5; 64];
+        values[40] = value;
+        let outgoing = Outgoing { dtype, finite: true, ..f32s("w", &[2, 32], &values) };
+        poured(&outgoing).map_err(|error| (error.code(), error.to_string()))
+    };
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for dtype in [Dtype::F32, Dtype::BF16, Dtype::Q8_0] {
+            let (code, text) = stop(value, dtype).unwrap_err();
+            assert_eq!(code, Code::NonFinite);
+            assert!(text.contains("tensor w"), "{text}");
+        }
+    }
+    assert_eq!(stop(70_000.0, Dtype::F16).unwrap_err().0, Code::NonFinite);
+    assert_eq!(stop(1e9, Dtype::Q8_0).unwrap_err().0, Code::NonFinite);
+    stop(70_000.0, Dtype::BF16).unwrap();
+    stop(65_504.0, Dtype::F16).unwrap();
+}
+
+#[test]
+fn a_tensor_of_many_pieces_is_written_as_one() {
+    let values: Vec<f32> = (0..3000 * 1024).map(|value| (value as f32 * 0.001).sin()).collect();
+    for dtype in [Dtype::F32, Dtype::BF16, Dtype::Q4_0] {
+        let outgoing = Outgoing { dtype, finite: true, ..f32s("w", &[3000, 1024], &values) };
+        let whole = crate::quant::quantize(dtype, 1024, &values).unwrap();
+        assert!(poured(&outgoing).unwrap() == whole, "{dtype}");
+    }
 }
 
 /// A dtype, a shape whose rows are whole blocks, and a seed for its bytes.

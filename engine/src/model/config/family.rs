@@ -12,6 +12,16 @@ pub enum Activation {
     GeluTanh,
 }
 
+impl Activation {
+    /// The name in `config.json`.
+    pub const fn hugging_face_name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+}
+
 /// Whether a projection has a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bias {
@@ -43,7 +53,7 @@ pub enum Cap {
 pub struct Family {
     /// Name used in reports and in GGUF.
     pub name: &'static str,
-    /// Spellings of `model_type`, `general.architecture` and `architectures`.
+    /// Spellings of `model_type`, `general.architecture` and, last, `architectures`.
     spellings: &'static [&'static str],
     /// Bias of Q, K and V when the file has no flag for it.
     pub(super) qkv_bias: Bias,
@@ -83,6 +93,17 @@ pub struct Family {
     pub(super) dialect: Dialect,
     /// Values per head where `config.json` states none; `None` shares the hidden size out.
     pub(super) head_dim: Option<usize>,
+    /// Which models of 80 layers llama.cpp's quantiser gives more bits per value weight.
+    pub(super) boosted: Boosted,
+}
+
+/// Models of 80 layers whose value projections are quantised with more bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Boosted {
+    None,
+    /// Those whose heads share keys and values.
+    Grouped,
+    All,
 }
 
 /// What most families have.
@@ -108,6 +129,7 @@ const PLAIN: Family = Family {
     local_theta: None,
     dialect: &[],
     head_dim: None,
+    boosted: Boosted::None,
 };
 
 impl Family {
@@ -131,6 +153,7 @@ impl Family {
             name: "qwen2",
             spellings: &["qwen2", "Qwen2ForCausalLM"],
             qkv_bias: Bias::Required,
+            boosted: Boosted::All,
             ..PLAIN
         },
         Self {
@@ -138,12 +161,14 @@ impl Family {
             spellings: &["llama", "LlamaForCausalLM"],
             qkv_bias: Bias::IfPresent,
             gguf_adjacent_rope: true,
+            boosted: Boosted::Grouped,
             ..PLAIN
         },
         Self {
             name: "mistral",
             spellings: &["mistral", "MistralForCausalLM"],
             gguf_adjacent_rope: true,
+            boosted: Boosted::Grouped,
             ..PLAIN
         },
         Self {
@@ -197,6 +222,11 @@ impl Family {
         if self.gguf_adjacent_rope { "llama" } else { self.name }
     }
 
+    /// The class of the Hugging Face library, as `architectures` names it: the last spelling.
+    pub fn class(&self) -> &'static str {
+        self.spellings.last().copied().unwrap_or_default()
+    }
+
     /// Whether GGUF stores Q and K rows reordered for adjacent-pair rotation.
     pub const fn gguf_adjacent_rope(&self) -> bool {
         self.gguf_adjacent_rope
@@ -205,6 +235,11 @@ impl Family {
     /// Whether the head is the embedding where `config.json` does not say.
     pub const fn tied(&self) -> bool {
         self.tied
+    }
+
+    /// What Hugging Face files leave out of every gain of a norm: they store the gain less this.
+    pub const fn gain_offset(&self) -> f32 {
+        self.gain_offset
     }
 
     /// The family's own names of weights.

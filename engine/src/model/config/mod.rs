@@ -13,9 +13,11 @@ use crate::format::{Metadata, Value};
 use crate::probe::Op;
 
 mod attention;
+mod declare;
 mod family;
 
 pub use attention::{Sliding, Window};
+use family::Boosted;
 pub use family::{Activation, Bias, Cap, Family};
 
 /// Most layers of any supported model; the largest published ones have about 130.
@@ -335,6 +337,16 @@ impl Config {
     pub fn rope_of(&self, layer: usize) -> &RopeConfig {
         let local = self.local_rope.as_ref().filter(|_| self.window_of(layer).is_some());
         local.unwrap_or(&self.rope)
+    }
+
+    /// Whether llama.cpp's quantiser takes the model for one of those whose value projections it gives more bits.
+    pub(crate) fn gguf_boosts_values(&self) -> bool {
+        let is_boosted = match self.family.boosted {
+            Boosted::None => false,
+            Boosted::Grouped => self.heads != self.kv_heads,
+            Boosted::All => true,
+        };
+        is_boosted && self.layers == 80
     }
 
     /// Width of the queries of one token: `heads * head_dim`.
