@@ -321,7 +321,7 @@ fn not_run(id: &str, note: &str) -> KillCell {
 #[must_use]
 pub fn takes(fault: &Fault, case: &Planned, ctx: &JudgeContext) -> bool {
     // What is damaged there is a file that is only written while the case is judged.
-    let writes = matches!(case.gate.check, Check::ConvertRun(_));
+    let writes = matches!(case.gate.check, Check::ConvertRun(_) | Check::Conversion(_));
     if !fault.info.id.starts_with("file/") || writes {
         return true;
     }

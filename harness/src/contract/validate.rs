@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::check::Invariant;
+use apr_engine::format::convert::Precision;
+
+use super::check::{ConversionRule, Invariant};
 use super::load::{CatalogueError, line_of};
 use super::{Check, Contract, Gate, Scope};
 use crate::fault::library;
@@ -136,6 +138,7 @@ fn parameters(check: &Check) -> Result<(), String> {
         Check::CompareInference(super::check::CompareInference {
             with: super::check::OtherSide::Faulty(placements),
         }) if placements.count == 0 => Err("count: no fault is placed".into()),
+        Check::Conversion(conversion) => conversions(conversion),
         Check::TensorQuality(super::check::TensorQuality::Spots { at }) if at.is_empty() => {
             Err("at: no spot is looked at".into())
         }
@@ -143,6 +146,29 @@ fn parameters(check: &Check) -> Result<(), String> {
             Err("at least 8 pairs of at least one token are needed for a decision".into())
         }
         _ => Ok(()),
+    }
+}
+
+/// A conversion to nothing is equal to everything; dtypes and damages must be known, or nothing would be tried.
+fn conversions(check: &super::check::Conversion) -> Result<(), String> {
+    if check.to.is_empty() {
+        return Err("to: without a format nothing is converted".into());
+    }
+    if let Some(name) = check.dtype.as_ref().filter(|name| Precision::from_name(name).is_none()) {
+        return Err(format!("dtype: none is called {name}"));
+    }
+    if let ConversionRule::WithinSteps { block: 0, .. }
+    | ConversionRule::WithinSteps { steps: 0, .. } = &check.rule
+    {
+        return Err("block and steps: without a step nothing is measured".into());
+    }
+    let ConversionRule::Halts { on } = &check.rule else { return Ok(()) };
+    if on.is_empty() {
+        return Err("on: without a damage nothing is refused".into());
+    }
+    match on.iter().find(|id| !id.starts_with("file/") || library::by_id(id).is_none()) {
+        Some(id) => Err(format!("on: no fault of a file is called {id}")),
+        None => Ok(()),
     }
 }
 

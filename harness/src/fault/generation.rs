@@ -28,6 +28,10 @@ enum Defect {
     HeadRemembered,
     /// One byte of the weights is written wrongly.
     ByteMiswritten,
+    /// A weight that is not finite is taken for the one it was.
+    PoisonUnseen,
+    /// A conversion that stops leaves what it has written.
+    HalfFileLeft,
     /// The halves of each byte of a block are exchanged.
     NibblesSwapped,
     /// A defect of the text side.
@@ -115,6 +119,18 @@ pub(super) const ALL: &[Around] = &[
         Defect::ByteMiswritten,
     ),
     around(
+        "converter/poison-unseen",
+        "a weight that is not finite is not noticed",
+        &["FI-49"],
+        Defect::PoisonUnseen,
+    ),
+    around(
+        "converter/half-file-left",
+        "a conversion that stops leaves what it has written",
+        &["FI-49"],
+        Defect::HalfFileLeft,
+    ),
+    around(
         "quant/nibbles-swapped",
         "the halves of each byte of a block are exchanged",
         &["FI-32"],
@@ -183,6 +199,14 @@ impl Plant for Around {
                 Some(filled)
             }
             Defect::HeadRemembered => Some(whole.to_vec()),
+            // A single weight is another one.
+            Defect::PoisonUnseen => {
+                let differs = |pair: &(&u8, &u8)| pair.0 != pair.1;
+                let changed = whole.iter().zip(given).filter(differs).count();
+                // The checksum of the file is another one too.
+                let is_weight = whole.len() == given.len() && changed <= 8;
+                is_weight.then(|| whole.to_vec())
+            }
             _ => None,
         }
     }
@@ -194,6 +218,10 @@ impl Plant for Around {
         let place = bytes.len() / 2;
         bytes[place] ^= 0x01;
         *bytes = surgery::reseal(std::mem::take(bytes));
+    }
+
+    fn leaves_behind(&self) -> Option<&str> {
+        (self.defect == Defect::HalfFileLeft).then_some(".model.part")
     }
 
     fn mutate_blocks(&self, block: usize, bytes: &mut [u8]) {

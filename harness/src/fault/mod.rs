@@ -102,6 +102,11 @@ pub trait Plant: Send + Sync + fmt::Debug {
         let _ = bytes;
     }
 
+    /// The name of a file that a conversion leaves behind when it stops.
+    fn leaves_behind(&self) -> Option<&str> {
+        None
+    }
+
     /// Changes a row of quantised blocks of `block` bytes each.
     fn mutate_blocks(&self, block: usize, bytes: &mut [u8]) {
         let _ = (block, bytes);

@@ -27,7 +27,7 @@ pub(super) fn judge(check: &ConvertRun, case: &Planned, ctx: &JudgeContext) -> L
     let target = Path::new(&scratch).join("converted");
     std::fs::create_dir_all(&target)
         .map_err(|error| Box::new(Verdict::broken(format!("{}: {error}", target.display()))))?;
-    let file = target.join("model").with_extension(check.to.name());
+    let file = target.join(check.to.file_name());
     let file = file.to_string_lossy().into_owned();
     let steps = Steps { check, scratch: Path::new(&scratch) };
     let mut seen = Seen::default();

@@ -11,6 +11,7 @@ mod chat;
 mod cli;
 mod compare_inference;
 mod context;
+mod conversion;
 mod convert_run;
 mod determinism;
 mod format_integrity;
@@ -105,6 +106,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::Cli(check) => cli::judge(check, case, ctx),
         Check::History(check) => history::judge(*check, case, ctx),
         Check::ConvertRun(check) => convert_run::judge(check, case, ctx),
+        Check::Conversion(check) => conversion::judge(check, case, ctx),
         Check::Throughput(check) => throughput::judge(check, case, ctx),
         Check::Hostile(check) => hostile::judge(check, case, ctx),
     }

@@ -4,6 +4,7 @@
 //! belongs to each variant.
 
 mod answers;
+mod conversion;
 mod files;
 mod numbers;
 mod outside;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use answers::{
     Arithmetic, GenerationLimits, GenerationRule, Golden, GoldenKind, Sampler, SamplerProperty,
 };
+pub use conversion::{Conversion, ConversionRule};
 pub use files::{
     DequantOracle, FormatIntegrity, IntegrityRule, LayoutRule, Metadata, MetadataRule,
     QuantizeRoundtrip, TensorLayout, TensorQuality,
@@ -73,6 +75,8 @@ pub enum Check {
     History(History),
     /// A converted model generates what its source generates.
     ConvertRun(ConvertRun),
+    /// What a conversion carries over, and what stops it.
+    Conversion(Conversion),
     /// Hostile files give their error, quickly and without a crash.
     Hostile(Hostile),
     /// Dequantised blocks equal an independent implementation's.
@@ -117,6 +121,7 @@ impl Check {
             Self::Cli(_) => "cli",
             Self::History(_) => "history",
             Self::ConvertRun(_) => "convert-run",
+            Self::Conversion(_) => "conversion",
             Self::Hostile(_) => "hostile",
             Self::DequantOracle(_) => "dequant-oracle",
             Self::QuantizeRoundtrip(_) => "quantize-roundtrip",
@@ -138,7 +143,8 @@ impl Check {
             | Self::TokenizerRoundtrip(_)
             | Self::TokenIds(_)
             | Self::ChatTemplate(_)
-            | Self::ConvertRun(_) => Scope::Form,
+            | Self::ConvertRun(_)
+            | Self::Conversion(_) => Scope::Form,
             Self::Cli(cli) => cli.scope(),
             Self::Stage(_)
             | Self::LogitsClose(_)

@@ -1,5 +1,6 @@
 //! Checks of the executable: command line, hostile files, speed.
 
+use apr_engine::format::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -149,10 +150,12 @@ pub struct ConvertRun {
 }
 
 /// A format that can be converted to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// One file of weights, with what belongs to it beside it.
+    /// A directory: weights, with what belongs to them beside them.
     Safetensors,
     /// One file.
     Gguf,
@@ -161,12 +164,26 @@ pub enum Target {
 }
 
 impl Target {
-    /// Name, which is also the extension of its files.
-    pub const fn name(self) -> &'static str {
+    /// The format of the engine.
+    pub const fn format(self) -> Format {
         match self {
-            Self::Safetensors => "safetensors",
-            Self::Gguf => "gguf",
-            Self::Apr => "apr",
+            Self::Safetensors => Format::SafeTensors,
+            Self::Gguf => Format::Gguf,
+            Self::Apr => Format::Apr,
+        }
+    }
+
+    /// Name of the format.
+    pub const fn name(self) -> &'static str {
+        self.format().name()
+    }
+
+    /// What a converted model is called in a folder of its own; the extension, or the slash, says which format it is.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "model/",
+            Self::Gguf => "model.gguf",
+            Self::Apr => "model.apr",
         }
     }
 }

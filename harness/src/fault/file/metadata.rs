@@ -86,6 +86,20 @@ pub(super) const ALL: &[FileFault] = &[
         },
     ),
     fault(
+        "file/entry-lost",
+        "an entry that this engine has no use for is missing",
+        &["FI-17"],
+        |name, bytes| match name {
+            "config.json" => surgery::edit_json(bytes, |map| {
+                map.remove("initializer_range");
+            }),
+            _ if name.ends_with(".apr") => surgery::edit_apr_metadata(bytes, |map| {
+                map.remove("hf_architecture");
+            }),
+            _ => replace_bytes(bytes, b"general.size_label", b"general.label_size"),
+        },
+    ),
+    fault(
         "file/untied",
         "the head is declared to be separate but is not there",
         &["FI-30"],

@@ -43,6 +43,29 @@ pub(super) const ALL: &[FileFault] = &[
     fault("file/inf-weight", "one weight is infinite", &["FI-49"], |name, bytes| {
         poison(name, bytes, f32::INFINITY)
     }),
+    fault(
+        "file/bytes-swapped",
+        "the bytes of one matrix stand in the other order",
+        &["FI-31"],
+        |name, bytes| {
+            if !weights(name) {
+                return None;
+            }
+            surgery::edit_tensors(
+                bytes,
+                |found| is_down(found, 0),
+                |_, stored| stored.as_chunks_mut::<2>().0.iter_mut().for_each(|two| two.reverse()),
+            )
+        },
+    ),
+    fault("file/scale-off", "one matrix is a fifth too large", &["FI-37"], |name, bytes| {
+        let larger = |_: &Found, values: &mut [f32]| {
+            for value in values {
+                *value *= 1.2;
+            }
+        };
+        values(name, bytes, |found| is_down(found, 0), larger)
+    }),
     fault("file/tensor-constant", "one matrix holds a single value", &["FI-45"], |name, bytes| {
         values(name, bytes, |found| is_down(found, 0), |_, values| values.fill(0.01))
     }),
