@@ -167,12 +167,15 @@ def greedy(step, prompt: dict, eos: set[int]) -> dict:
 class LlamaCpp:
     """A GGUF file in llama.cpp: one thread, F32 KV cache, no flash attention, weights as the file has them."""
 
+    silent = None
+
     def __init__(self, path: pathlib.Path, context: int = 256):
         import llama_cpp.llama_cpp as api
 
         self.api = api
-        self.silent = api.llama_log_callback(lambda *_: None)
-        api.llama_log_set(self.silent, ctypes.c_void_p(0))
+        # The library keeps calling it when this object is gone.
+        LlamaCpp.silent = LlamaCpp.silent or api.llama_log_callback(lambda *_: None)
+        api.llama_log_set(LlamaCpp.silent, ctypes.c_void_p(0))
         api.llama_backend_init()
         params = api.llama_model_default_params()
         params.use_extra_bufts, params.n_gpu_layers = False, 0
