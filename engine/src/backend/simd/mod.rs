@@ -7,6 +7,7 @@ mod activations;
 mod avx2;
 mod elementwise;
 pub mod kernels;
+mod parts;
 mod pool;
 mod portable;
 mod product;

@@ -7,9 +7,8 @@ use half::{bf16, f16};
 
 use super::activations::{Q8, Q8Row, Q8Super, Q8SuperRow, per_step};
 use super::kernels::{Columns, Isa, Kernels};
-use crate::quant::{
-    self, Block, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER, widen,
-};
+use super::parts::{Small, Super};
+use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER};
 
 /// The table.
 pub(super) const KERNELS: Kernels = Kernels {
@@ -122,61 +121,6 @@ fn round_super(
     max / 127.0
 }
 
-/// A 32-value block taken apart: value = scale * quant + offset.
-struct Parts {
-    quants: [i8; 32],
-    scale: f32,
-    offset: f32,
-}
-
-trait Small: Block<32> {
-    fn parts(&self) -> Parts;
-}
-
-impl Small for Q4_0 {
-    fn parts(&self) -> Parts {
-        let quants = nibbles(&self.qs).map(|quant| quant.wrapping_sub(8));
-        Parts { quants, scale: widen(self.d), offset: 0.0 }
-    }
-}
-
-impl Small for Q4_1 {
-    fn parts(&self) -> Parts {
-        Parts { quants: nibbles(&self.qs), scale: widen(self.d), offset: widen(self.m) }
-    }
-}
-
-impl Small for Q5_0 {
-    fn parts(&self) -> Parts {
-        let quants =
-            quant::q5_0::join(self.qh, &self.qs).map(|quant| (quant as i8).wrapping_sub(16));
-        Parts { quants, scale: widen(self.d), offset: 0.0 }
-    }
-}
-
-impl Small for Q5_1 {
-    fn parts(&self) -> Parts {
-        let quants = quant::q5_0::join(self.qh, &self.qs).map(|quant| quant as i8);
-        Parts { quants, scale: widen(self.d), offset: widen(self.m) }
-    }
-}
-
-impl Small for Q8_0 {
-    fn parts(&self) -> Parts {
-        Parts { quants: self.qs, scale: widen(self.d), offset: 0.0 }
-    }
-}
-
-fn nibbles(bytes: &[u8; 16]) -> [i8; 32] {
-    let mut quants = [0; 32];
-    let (low, high) = quants.split_at_mut(16);
-    for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
-        *low = (byte & 0x0F) as i8;
-        *high = (byte >> 4) as i8;
-    }
-    quants
-}
-
 fn product<B: Small>(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
     let stride = acts.blocks * size_of::<B>();
     for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
@@ -202,81 +146,6 @@ fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
     a.iter().zip(b).fold(0i32, |sum, (&a, &b)| {
         sum.wrapping_add(i32::from(i16::from(a).wrapping_mul(i16::from(b))))
     })
-}
-
-/// A super-block taken apart: value = d * scale * quant - dmin * minimum, scales and minimums per 16.
-struct SuperParts {
-    quants: [i8; SUPER],
-    scales: [i8; 16],
-    d: f32,
-    minimums: [u8; 16],
-    dmin: f32,
-}
-
-trait Super: Block<SUPER> {
-    fn parts(&self) -> SuperParts;
-}
-
-impl Super for Q2K {
-    fn parts(&self) -> SuperParts {
-        SuperParts {
-            quants: quant::q2_k::unpack_pairs(&self.qs).map(|quant| quant as i8),
-            scales: self.scales.map(|scale| (scale & 0x0F) as i8),
-            d: widen(self.d),
-            minimums: self.scales.map(|scale| scale >> 4),
-            dmin: widen(self.dmin),
-        }
-    }
-}
-
-impl Super for Q3K {
-    fn parts(&self) -> SuperParts {
-        SuperParts {
-            quants: self.quants(),
-            scales: quant::q3_k::unpack_scales(&self.scales),
-            d: widen(self.d),
-            minimums: [0; 16],
-            dmin: 0.0,
-        }
-    }
-}
-
-impl Super for Q4K {
-    fn parts(&self) -> SuperParts {
-        let (scales, minimums) = quant::k_scales::unpack(&self.scales);
-        SuperParts {
-            quants: self.quants().map(|quant| quant as i8),
-            scales: std::array::from_fn(|j| scales[j / 2] as i8),
-            d: widen(self.d),
-            minimums: std::array::from_fn(|j| minimums[j / 2]),
-            dmin: widen(self.dmin),
-        }
-    }
-}
-
-impl Super for Q5K {
-    fn parts(&self) -> SuperParts {
-        let (scales, minimums) = quant::k_scales::unpack(&self.scales);
-        SuperParts {
-            quants: self.quants().map(|quant| quant as i8),
-            scales: std::array::from_fn(|j| scales[j / 2] as i8),
-            d: widen(self.d),
-            minimums: std::array::from_fn(|j| minimums[j / 2]),
-            dmin: widen(self.dmin),
-        }
-    }
-}
-
-impl Super for Q6K {
-    fn parts(&self) -> SuperParts {
-        SuperParts {
-            quants: self.quants(),
-            scales: self.scales,
-            d: widen(self.d),
-            minimums: [0; 16],
-            dmin: 0.0,
-        }
-    }
 }
 
 fn super_product<B: Super>(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
