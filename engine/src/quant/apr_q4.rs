@@ -24,8 +24,7 @@ impl Block<32> for AprQ4 {
     const DTYPE: Dtype = Dtype::AprQ4;
 
     fn dequantize(&self, out: &mut [f32; 32]) {
-        let d = widen(self.d);
-        let d = if d.is_finite() && d.abs() >= SCALE_MIN { d } else { 0.0 };
+        let d = self.step();
         for (pair, &byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(&self.qs) {
             *pair = [byte & 0x0F, byte >> 4].map(|quant| f32::from(quant as i8 - 8) * d);
         }
@@ -37,6 +36,14 @@ impl Block<32> for AprQ4 {
         let quant = |value: f32| ((value / d).round().clamp(-8.0, 7.0) as i8 + 8) as u8;
         let qs = std::array::from_fn(|i| quant(values[2 * i]) | quant(values[2 * i + 1]) << 4);
         Self { d: narrow(d), qs }
+    }
+}
+
+impl AprQ4 {
+    /// The step between grid points.
+    pub(crate) fn step(&self) -> f32 {
+        let d = widen(self.d);
+        if d.is_finite() && d.abs() >= SCALE_MIN { d } else { 0.0 }
     }
 }
 

@@ -4,6 +4,9 @@ use super::{farthest, too_short};
 use crate::dtype::Dtype;
 use crate::error::Result;
 
+/// Bytes of the scale, which stands in front of the values.
+pub(crate) const STEP_BYTES: usize = size_of::<f32>();
+
 /// Splits the bytes of a tensor into its scale and its quants; `None` when the scale is cut off.
 pub(crate) fn split(bytes: &[u8]) -> Option<(f32, &[u8])> {
     let (scale, quants) = bytes.split_first_chunk()?;

@@ -28,6 +28,7 @@ pub mod q6_k;
 pub mod q8_0;
 pub mod q8_k;
 mod search;
+pub mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub use q5_k::Q5K;
 pub use q6_k::Q6K;
 pub use q8_0::Q8_0;
 pub use q8_k::Q8K;
+pub use statistics::Statistics;
 
 /// Values in a super-block of the K-quants.
 pub const SUPER: usize = 256;

@@ -13,7 +13,7 @@ use super::avx2;
 use super::portable;
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
-use crate::quant::SUPER;
+use crate::quant::{SUPER, Statistics};
 use crate::tensor::TensorView;
 
 /// An instruction set that kernels are written for.
@@ -75,6 +75,8 @@ pub(super) type SuperProduct = fn(&[u8], &Q8Super, &mut [f32]);
 pub(super) type RoundBlock = fn(&[f32; 32], &mut [i8; 32]) -> (f32, f32);
 /// Rounds 256 values: quants, sums of 16 quants; returns the scale.
 pub(super) type RoundSuper = fn(&[f32; SUPER], &mut [i8; SUPER], &mut [i16; SUPER / 16]) -> f32;
+/// Statistics of whole blocks of a dtype; `None` for dtypes that are never computed with.
+pub(super) type BlockStatistics = fn(Dtype, &[u8]) -> Option<Statistics>;
 
 /// Rows of f32 activations, `cols` each.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +106,7 @@ pub struct Kernels {
     pub(super) q4_k: SuperProduct,
     pub(super) q5_k: SuperProduct,
     pub(super) q6_k: SuperProduct,
+    pub(super) statistics: BlockStatistics,
 }
 
 impl fmt::Debug for Kernels {
@@ -141,7 +144,9 @@ impl Kernels {
 
     /// The table of the fastest available instruction set.
     pub fn best() -> Self {
-        Self::available().pop().unwrap_or(portable::KERNELS)
+        let mut fastest_first = Isa::ALL.iter().rev();
+        let table = fastest_first.find_map(|&isa| Self::for_isa(isa).ok());
+        table.unwrap_or(portable::KERNELS)
     }
 
     /// The instruction set of this table.

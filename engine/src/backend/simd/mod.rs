@@ -11,6 +11,7 @@ mod parts;
 mod pool;
 mod portable;
 mod product;
+mod statistics;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! Blocks taken apart into quants and the numbers that turn them into values.
 
 use crate::quant::{
-    self, Block, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER, widen,
+    self, AprQ4, Block, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER, widen,
 };
 
 /// A 32-value block taken apart: value = scale * quant + offset.
@@ -46,6 +46,14 @@ impl Small for Q5_1 {
 impl Small for Q8_0 {
     fn parts(&self) -> Parts {
         Parts { quants: self.qs, scale: widen(self.d), offset: 0.0 }
+    }
+}
+
+impl Small for AprQ4 {
+    /// The quants of low nibbles before those of high ones, which is not the order of the values.
+    fn parts(&self) -> Parts {
+        let quants = nibbles(&self.qs).map(|quant| quant.wrapping_sub(8));
+        Parts { quants, scale: self.step(), offset: 0.0 }
     }
 }
 

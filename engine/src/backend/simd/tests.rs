@@ -21,7 +21,7 @@ const PACKED: &[Dtype] = &[
 ];
 
 /// Byte offsets of the f16 fields in a block.
-fn scale_offsets(dtype: Dtype) -> &'static [usize] {
+pub(super) fn scale_offsets(dtype: Dtype) -> &'static [usize] {
     match dtype {
         Dtype::Q4_0 | Dtype::Q5_0 | Dtype::Q8_0 => &[0],
         Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4K | Dtype::Q5K => &[0, 2],
@@ -33,23 +33,23 @@ fn scale_offsets(dtype: Dtype) -> &'static [usize] {
 }
 
 /// A fixed sequence of random words (xorshift64*).
-struct Words(u64);
+pub(super) struct Words(pub(super) u64);
 
 impl Words {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    fn float(&mut self) -> f32 {
+    pub(super) fn float(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 }
 
 /// Random quants and scales of either sign; a f16 of at most `scale_bits` (sign aside).
-fn weights(dtype: Dtype, rows: usize, cols: usize, scale_bits: u16) -> Vec<u8> {
+pub(super) fn weights(dtype: Dtype, rows: usize, cols: usize, scale_bits: u16) -> Vec<u8> {
     let mut words = Words(cols as u64 + 1);
     let mut bytes = vec![0u8; rows * cols.div_ceil(dtype.block_len()) * dtype.block_bytes()];
     bytes.fill_with(|| words.next() as u8);

@@ -23,7 +23,7 @@ fn fours(unsigned: __m256i, signed: __m256i) -> __m256i {
 /// Low nibbles in the lower half, high nibbles in the upper.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn nibbles(bytes: &[u8; 16]) -> __m256i {
+pub(super) fn nibbles(bytes: &[u8; 16]) -> __m256i {
     let bytes = load_half(bytes);
     let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
     _mm256_and_si256(both, _mm256_set1_epi8(0x0F))
@@ -32,7 +32,7 @@ fn nibbles(bytes: &[u8; 16]) -> __m256i {
 /// 16 in byte i where bit i is set.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fifth_bits(bits: u32) -> __m256i {
+pub(super) fn fifth_bits(bits: u32) -> __m256i {
     let bytes =
         _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);

@@ -11,6 +11,7 @@
 mod blocks;
 mod plain;
 mod rounding;
+mod statistics;
 mod supers;
 mod vector;
 
@@ -47,4 +48,5 @@ pub(super) const KERNELS: Kernels = Kernels {
     q4_k: entry!(supers::q4_k_product, bytes, acts, out),
     q5_k: entry!(supers::q5_k_product, bytes, acts, out),
     q6_k: entry!(supers::q6_k_product, bytes, acts, out),
+    statistics: entry!(statistics::statistics, dtype, bytes),
 };

@@ -78,7 +78,7 @@ impl Sums {
 /// `words` hold.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn two_words<const K: usize>(words: __m256i) -> __m256i {
+pub(super) fn two_words<const K: usize>(words: __m256i) -> __m256i {
     let byte = 4 * K as i16;
     let low = (byte + 1) << 8 | byte;
     let high = (byte + 3) << 8 | (byte + 2);
@@ -89,7 +89,7 @@ fn two_words<const K: usize>(words: __m256i) -> __m256i {
 /// Sixteen-bit word j of the words that both halves of `words` hold, everywhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn one_word<const J: usize>(words: __m256i) -> __m256i {
+pub(super) fn one_word<const J: usize>(words: __m256i) -> __m256i {
     let byte = 2 * J as i16;
     _mm256_shuffle_epi8(words, _mm256_set1_epi16((byte + 1) << 8 | byte))
 }
@@ -158,23 +158,30 @@ fn eight_minimums(minimums: u64, x_sums: __m256i) -> __m256i {
     _mm256_zextsi128_si256(_mm_madd_epi16(minimums, sums))
 }
 
+/// The quants of a block, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_k_step(total: &mut Sums, block: &Q4K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
-    let (scales, minimums) = k_scales::unpack_words(&block.scales);
+pub(super) fn q4_k_quants(block: &Q4K) -> [__m256i; 8] {
     let mut quants = [_mm256_setzero_si256(); 8];
     for (pair, bytes) in quants.as_chunks_mut::<2>().0.iter_mut().zip(block.qs.as_chunks().0) {
         let bytes = load_u8(bytes);
         *pair = [low_bits::<0x0F>(bytes), low_bits::<0x0F>(_mm256_srli_epi16::<4>(bytes))];
     }
-    total.add(by_thirty_two(quants, x, scales), block.d, scale);
-    total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
+    quants
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+fn q4_k_step(total: &mut Sums, block: &Q4K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
+    total.add(by_thirty_two(q4_k_quants(block), x, scales), block.d, scale);
+    total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
+}
+
+/// The quants of a block, by chunk of 32 values.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q5_k_quants(block: &Q5K) -> [__m256i; 8] {
     let fifths = load_u8(&block.qh);
     // Bit j of each byte, moved to bit 4.
     let mut quants = [
@@ -192,14 +199,21 @@ fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums:
         pair[0] = _mm256_or_si256(pair[0], low_bits::<0x0F>(bytes));
         pair[1] = _mm256_or_si256(pair[1], low_bits::<0x0F>(_mm256_srli_epi16::<4>(bytes)));
     }
-    total.add(by_thirty_two(quants, x, scales), block.d, scale);
+    quants
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let (scales, minimums) = k_scales::unpack_words(&block.scales);
+    total.add(by_thirty_two(q5_k_quants(block), x, scales), block.d, scale);
     total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
 }
 
-/// The offset of -32 leaves the sum as 32 times scales by sums of activations, still in integers.
+/// The quants of a block, from 0 to 63, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(super) fn q6_k_quants(block: &Q6K) -> [__m256i; 8] {
     let mut quants = [_mm256_setzero_si256(); 8];
     let (lows, highs) = (block.ql.as_chunks::<32>().0, block.qh.as_chunks::<32>().0);
     for half in 0..2 {
@@ -217,15 +231,23 @@ fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums:
             low_bits::<0x30>(_mm256_srli_epi16::<2>(high)),
         );
     }
+    quants
+}
+
+/// The offset of -32 leaves the sum as 32 times scales by sums of activations, still in integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
     let scales = _mm256_cvtepi8_epi16(load_half(&block.scales));
     let offsets = _mm256_slli_epi32::<5>(_mm256_madd_epi16(scales, x_sums));
-    total.add(_mm256_sub_epi32(by_sixteen(quants, x, scales), offsets), block.d, scale);
+    let dots = by_sixteen(q6_k_quants(block), x, scales);
+    total.add(_mm256_sub_epi32(dots, offsets), block.d, scale);
 }
 
 /// Pairs of bits of the 64 bytes that `Q2_K` and `Q3_K` share, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
+pub(super) fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
     let mut quants = [_mm256_setzero_si256(); 8];
     for (quants, bytes) in quants.as_chunks_mut::<4>().0.iter_mut().zip(bytes.as_chunks().0) {
         let bytes = load_u8(bytes);
@@ -250,10 +272,10 @@ fn q2_k_step(total: &mut Sums, block: &Q2K, x: &[i8; SUPER], scale: f32, x_sums:
     total.subtract_minimums(_mm256_madd_epi16(minimums, x_sums), block.dmin, scale);
 }
 
-/// The offset of -4 leaves the sum as 4 times scales by sums of activations, still in integers.
+/// The quants of a block, from 0 to 7, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(super) fn q3_k_quants(block: &Q3K) -> [__m256i; 8] {
     let thirds = load_u8(&block.hmask);
     // Bit c of each byte, moved to bit 2.
     let thirds = [
@@ -270,7 +292,15 @@ fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums:
     for (quants, thirds) in quants.iter_mut().zip(thirds) {
         *quants = _mm256_or_si256(*quants, thirds);
     }
+    quants
+}
+
+/// The offset of -4 leaves the sum as 4 times scales by sums of activations, still in integers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
     let scales = _mm256_cvtepi8_epi16(load_half(&quant::q3_k::unpack_scales(&block.scales)));
     let offsets = _mm256_slli_epi32::<2>(_mm256_madd_epi16(scales, x_sums));
-    total.add(_mm256_sub_epi32(by_sixteen(quants, x, scales), offsets), block.d, scale);
+    let dots = by_sixteen(q3_k_quants(block), x, scales);
+    total.add(_mm256_sub_epi32(dots, offsets), block.d, scale);
 }
