@@ -190,6 +190,20 @@ impl<'a> TensorView<'a> {
         }
     }
 
+    /// Where, in the stored bytes, the block begins that holds value number `index`, counted row by row.
+    pub fn block_start(&self, index: usize) -> usize {
+        let (len, size) = (self.dtype.block_len(), self.dtype.block_bytes());
+        match self.layout {
+            Layout::Rows { row_bytes } => {
+                let cols = self.cols().max(1);
+                index / cols * row_bytes + index % cols / len * size
+            }
+            // One step stands in front of all values of this dtype.
+            Layout::Flat if self.dtype == Dtype::AprQ8 => quant::apr_q8::STEP_BYTES + index,
+            Layout::Flat => index / len * size,
+        }
+    }
+
     /// Writes the values of row `row` into `out`, which holds [`TensorView::cols`] values.
     ///
     /// # Errors
@@ -416,6 +430,21 @@ mod tests {
         let mut whole = vec![0.0; 160];
         quant::dequantize_row(Dtype::Q8_0, &bytes, &mut whole).unwrap();
         assert_eq!(view.dequantize().unwrap(), whole[..144]);
+    }
+
+    #[test]
+    fn a_value_lies_in_its_block() {
+        let start = |dtype, dims: &[u64], bytes: usize, index| {
+            let bytes = vec![0; bytes];
+            TensorView::new(dtype, Shape::new(dims).unwrap(), &bytes).unwrap().block_start(index)
+        };
+        assert_eq!(start(Dtype::BF16, &[3, 4], 24, 7), 14);
+        assert_eq!(start(Dtype::Q4K, &[2, 512], 576, 511), 144);
+        assert_eq!(start(Dtype::Q4K, &[2, 512], 576, 512), 288);
+        // Rows of 48 values are padded to two blocks of 34 bytes, or run on without padding.
+        assert_eq!(start(Dtype::Q8_0, &[3, 48], 204, 48 + 33), 68 + 34);
+        assert_eq!(start(Dtype::Q8_0, &[3, 48], 170, 48 + 33), 68);
+        assert_eq!(start(Dtype::AprQ8, &[2, 4], 12, 7), 11);
     }
 
     #[test]

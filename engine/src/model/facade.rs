@@ -86,6 +86,7 @@ impl Model {
             Err(error) => return vec![error.in_file(source.path())],
         };
         let mut errors = Vec::new();
+        let mut tokenizer = read_tokenizer(source);
         match read_config(source, &containers) {
             Err(error) => errors.push(error),
             Ok(config) => {
@@ -95,11 +96,16 @@ impl Model {
                 }
                 let sidecar = source.sidecars().generation_config.as_deref();
                 let metadata = containers.first().map(|container| &container.metadata);
-                errors.extend(GenerationDefaults::read(&config, sidecar, metadata).err());
+                let generation = GenerationDefaults::read(&config, sidecar, metadata);
+                if let Ok(tokenizer) = &mut tokenizer {
+                    errors.extend(check_vocabulary(tokenizer, config.vocab).err());
+                    let ends = generation.iter().flat_map(|generation| &generation.eos).copied();
+                    errors.extend(tokenizer.add_ends(ends).err());
+                }
+                errors.extend(generation.err());
             }
         }
-        let tokenizer = read_tokenizer(source).err();
-        errors.extend(tokenizer.filter(|error| error.code() != Code::TokenizerMissing));
+        errors.extend(tokenizer.err().filter(|error| error.code() != Code::TokenizerMissing));
         errors.extend(read_chat_template(source).err());
         errors.into_iter().map(|error| error.in_file(source.path())).collect()
     }
@@ -269,6 +275,18 @@ fn read_tokenizer(source: &Source) -> Result<Tokenizer> {
     match (Tokenizer::from_metadata(&first.metadata), beside) {
         (Err(error), Some(beside)) if error.code() == Code::TokenizerMissing => beside,
         (own, _) => own,
+    }
+}
+
+/// Refuses a token without a row of the embedding. Rows without a token are common: embeddings are padded to a round size.
+fn check_vocabulary(tokenizer: &Tokenizer, rows: usize) -> Result<()> {
+    match tokenizer.vocab_size() {
+        tokens if tokens <= rows => Ok(()),
+        tokens => Err(Error::new(Code::TokenId)
+            .field("vocabulary")
+            .expected(format_args!("at most {rows} tokens, one for each row of the embedding"))
+            .found(format_args!("{tokens} tokens"))
+            .hint("the tokenizer belongs to another model, or tokens were added without rows")),
     }
 }
 

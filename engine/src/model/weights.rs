@@ -9,6 +9,7 @@ use super::conventions;
 use super::rope::{LongRope, RopeScaling};
 use super::slots::{Naming, Role, Slot};
 use crate::backend::Backend;
+use crate::backend::host::check_dtype;
 use crate::error::{Code, Error, Result};
 use crate::tensor::Tensor;
 
@@ -41,9 +42,13 @@ impl Weights {
         errors.into_iter().next().map_or(Ok(weights), Err)
     }
 
-    /// Everything that [`Weights::collect`] would refuse, in the order of the file, missing weights last.
+    /// Everything that [`Weights::collect`] would refuse, in the order of the file, missing weights last, and the
+    /// weights that no backend computes with.
     pub fn violations(config: &Config, tensors: Vec<NamedTensor>) -> Vec<Error> {
-        Self::sort(config, tensors).1
+        let (weights, mut errors) = Self::sort(config, tensors);
+        let dtypes = weights.iter().map(|(slot, weight)| check_dtype(slot, &weight.tensor));
+        errors.extend(dtypes.filter_map(Result::err));
+        errors
     }
 
     /// Sorts tensors into slots, with all that is wrong. A tensor of the wrong shape is not missing too.
