@@ -20,10 +20,10 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Suites and the part of each that is fast enough to be a test.
 const SUITES: &[(&str, &str)] = &[
-    ("pygmy", "!check(throughput)"),
+    ("pygmy", "!check(throughput) & !check(steady-memory)"),
     (
         "default",
-        "!check(throughput) & !check(cli) & !check(convert-run) & (backend(=simd) | !backend(*))",
+        "!check(throughput) & !check(steady-memory) & !check(cli) & !check(convert-run) & (backend(=simd) | !backend(*))",
     ),
 ];
 

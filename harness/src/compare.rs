@@ -172,6 +172,8 @@ pub struct Tally {
     /// Worst NMSE of each bin of [`POSITION_BINS`]; `None` without rows.
     pub by_position: [Option<f64>; POSITION_BINS.len()],
     kl: Vec<f64>,
+    /// Surprise at the next token of both sides, in nats.
+    surprise: Vec<[f64; 2]>,
     argmax: Vec<Argmax>,
     shape_mismatches: Vec<String>,
     fault: Option<HarnessFault>,
@@ -246,6 +248,25 @@ impl Tally {
             self.argmax.push(Argmax { place, lead, reference: expected, tested: found });
         }
         self.add(place, reference, tested);
+    }
+
+    /// Adds what two rows of logits say of `next`, the token that comes then: the surprise that perplexity is made of.
+    pub fn add_next(&mut self, reference: &[f32], tested: &[f32], next: usize) {
+        let tested = match self.fault {
+            Some(HarnessFault::EmptyComparison) => return,
+            Some(HarnessFault::SelfComparison) => reference,
+            _ => tested,
+        };
+        let surprise = |row| log_probabilities(row).get(next).map_or(f64::NAN, |log| -log);
+        self.surprise.push([surprise(reference), surprise(tested)]);
+    }
+
+    /// `|exp(s_tested - s_reference) - 1|` for the mean surprises `s`: the relative change of the perplexity, either way. `None`
+    /// when no row had a next token.
+    pub fn perplexity_change(&self) -> Option<f64> {
+        let more: f64 = self.surprise.iter().map(|[reference, tested]| tested - reference).sum();
+        let rows = self.surprise.len();
+        (rows > 0).then(|| ((more / rows as f64).exp() - 1.0).abs())
     }
 
     /// Compares all rows of two matrices of `width` columns; `first` is the position of row 0.

@@ -125,6 +125,9 @@ pub struct Parity {
     /// more than rounding was ever seen to turn. Logits only.
     #[serde(default)]
     pub argmax_lead: Option<Positive>,
+    /// Largest relative change of the perplexity over the compared texts, either way. Logits only.
+    #[serde(default)]
+    pub perplexity_change: Option<Positive>,
     /// Why these bounds.
     pub why: Why,
 }
@@ -132,6 +135,9 @@ pub struct Parity {
 impl Parity {
     /// Whether a bound is given that only exists for logits.
     pub const fn wants_logits(&self) -> bool {
-        self.kl_mean.is_some() || self.kl_max.is_some() || self.argmax_lead.is_some()
+        self.kl_mean.is_some()
+            || self.kl_max.is_some()
+            || self.argmax_lead.is_some()
+            || self.perplexity_change.is_some()
     }
 }

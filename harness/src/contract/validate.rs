@@ -111,7 +111,7 @@ fn reach(gate: &Gate) -> Result<(), String> {
 fn parameters(check: &Check) -> Result<(), String> {
     match check {
         Check::LogitsClose(close) if !close.sites.is_empty() && close.tolerance.wants_logits() => {
-            Err("kl-mean, kl-max and argmax-lead are bounds of logits, but sites are compared"
+            Err("kl-mean, kl-max, argmax-lead and perplexity-change are bounds of logits, but sites are compared"
                 .into())
         }
         Check::Stage(super::check::Stage {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Planned;
 use super::context::{JudgeContext, Look};
 use super::pattern::Pattern;
-use crate::contract::check::{Cli, CliExpect, JsonExpect, JsonTest};
+use crate::contract::check::{Cli, CliExpect, JsonExpect, JsonTest, PrivateMemory};
 use crate::fault::HarnessFault;
 use crate::subject::{Call, CommandOutput};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
@@ -30,11 +30,32 @@ pub(super) fn judge(check: &Cli, case: &Planned, ctx: &JudgeContext) -> Look<Ver
     let mut call = Call::new(args, &scratch, Duration::from_secs(check.time_limit_s));
     call.stdin = check.stdin.clone().unwrap_or_default().into_bytes();
     call.interrupt = check.interrupt;
+    if let Some(memory) = &check.memory {
+        call.limits.memory = Some(private_bytes(memory, case, ctx)?);
+    }
     if let Some(blind) = eyes.blindness() {
         return Ok(Verdict::broken(blind));
     }
     let output = ctx.run_apr(call)?;
     Ok(eyes.look(&output).verdict(&command, &output))
+}
+
+/// What a call may take of private memory, in bytes.
+fn private_bytes(memory: &PrivateMemory, case: &Planned, ctx: &JudgeContext) -> Look<u64> {
+    let path = ctx.path(ctx.form(case)?)?;
+    let bytes = bytes_below(&path)
+        .map_err(|error| Box::new(Verdict::broken(format!("{}: {error}", path.display()))))?;
+    let share = (bytes as f64 * memory.share_of_files.get()) as u64;
+    Ok((memory.fixed_mib << 20).saturating_add(share))
+}
+
+/// Bytes of a file, or of the files of a directory.
+fn bytes_below(path: &Path) -> std::io::Result<u64> {
+    if !path.is_dir() {
+        return Ok(std::fs::metadata(path)?.len());
+    }
+    let entries = std::fs::read_dir(path)?;
+    entries.map(|entry| Ok(entry?.metadata()?.len())).sum()
 }
 
 /// What was looked at, and what does not hold.

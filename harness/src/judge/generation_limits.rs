@@ -53,6 +53,7 @@ pub(super) fn judge(check: &GenerationLimits, case: &Planned, ctx: &JudgeContext
         GenerationRule::StopString => bench.stop_string(),
         GenerationRule::EndToken => bench.end_token(),
         GenerationRule::WholeCharacters => bench.whole_characters(),
+        GenerationRule::ForeignToken => bench.foreign_token(),
         GenerationRule::EmptyPrompt => bench.empty_prompt(),
         GenerationRule::BadParameters => bench.bad_parameters(),
         GenerationRule::Counts => bench.counts(),
@@ -240,6 +241,24 @@ impl Bench<'_> {
             }
         }
         Ok(all_of(count, "streamed pieces add up to the text", wrong))
+    }
+
+    fn foreign_token(&self) -> Look<Verdict> {
+        let mut lm = self.lm(LmOptions::default())?;
+        let vocab = self.model.config().vocab;
+        let first = u32::try_from(vocab).unwrap_or(u32::MAX);
+        let rows: [&[u32]; 4] = [&[first], &[u32::MAX], &[0, first], &[first, 0]];
+        let mut wrong = Vec::new();
+        for ids in rows {
+            let name = format!("ids {ids:?} of {vocab}");
+            let forward = lm.forward(ids, Want::Last, &mut NoProbe).map(drop);
+            expect(&name, forward, Code::TokenId, &mut wrong);
+            if lm.position() != 0 {
+                wrong.push(format!("{name}: {} tokens stay in the cache", lm.position()));
+                lm.reset();
+            }
+        }
+        Ok(all_of(rows.len() as u64, "foreign tokens refused", wrong))
     }
 
     fn empty_prompt(&self) -> Look<Verdict> {

@@ -27,7 +27,7 @@ pub(super) fn judge(check: &LogitsClose, case: &Planned, ctx: &JudgeContext) -> 
         Against::Oracle(oracle) => {
             let (tokens, recorded) = recorded(ctx, form, oracle, check)?;
             let tested = record(&mut *lm, &tokens.ids, &wanted)?;
-            compare(&mut tally, &tokens.label, &recorded, &tested);
+            compare(&mut tally, &tokens, &recorded, &tested);
             format!("recorded {}", oracle.logits)
         }
         Against::Scalar | Against::Form(_) => {
@@ -37,7 +37,7 @@ pub(super) fn judge(check: &LogitsClose, case: &Planned, ctx: &JudgeContext) -> 
             for tokens in token_sets(ctx, form, &model, &check.prompts)? {
                 let expected = record(&mut *oracle, &tokens.ids, &wanted)?;
                 let tested = record(&mut *lm, &tokens.ids, &wanted)?;
-                compare(&mut tally, &tokens.label, &pick(expected, &check.sites), &tested);
+                compare(&mut tally, &tokens, &pick(expected, &check.sites), &tested);
             }
             label
         }
@@ -92,7 +92,8 @@ fn pick(recording: Recording, sites: &[String]) -> Sites {
 }
 
 /// Adds every row of every expected site to the tally; a site that the engine does not report is a mismatch.
-fn compare(tally: &mut Tally, label: &str, expected: &Sites, tested: &Recording) {
+fn compare(tally: &mut Tally, tokens: &Tokens, expected: &Sites, tested: &Recording) {
+    let label = &tokens.label;
     for (site, rows) in expected {
         let none = Vec::new();
         let found = tested.sites.get(site).map_or(&none, |found| &found.rows);
@@ -101,6 +102,9 @@ fn compare(tally: &mut Tally, label: &str, expected: &Sites, tested: &Recording)
             let row = found.get(position).map(Vec::as_slice).unwrap_or_default();
             if site.op == Op::Logits {
                 tally.add_logits(place, reference, row);
+                if let Some(next) = tokens.ids.get(position + 1) {
+                    tally.add_next(reference, row, *next as usize);
+                }
             } else {
                 tally.add(place, reference, row);
             }

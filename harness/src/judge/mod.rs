@@ -29,6 +29,7 @@ mod pattern;
 mod rewrite;
 mod sampler;
 mod stage;
+mod steady_memory;
 mod tensor_layout;
 mod tensor_quality;
 mod text;
@@ -107,6 +108,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::History(check) => history::judge(*check, case, ctx),
         Check::ConvertRun(check) => convert_run::judge(check, case, ctx),
         Check::Conversion(check) => conversion::judge(check, case, ctx),
+        Check::SteadyMemory(check) => steady_memory::judge(check, case, ctx),
         Check::Throughput(check) => throughput::judge(check, case, ctx),
         Check::Hostile(check) => hostile::judge(check, case, ctx),
     }

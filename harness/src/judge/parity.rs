@@ -83,6 +83,11 @@ fn optional(mut evidence: Evidence, tally: &Tally, bounds: &Parity) -> Evidence 
         evidence = evidence
             .measure(Measure::judged("kl-max", found, Limit::AtMost(limit.get())).unit("nat"));
     }
+    if let Some(limit) = bounds.perplexity_change {
+        let found = tally.perplexity_change().unwrap_or(f64::NAN);
+        let limit = Limit::AtMost(limit.get());
+        evidence = evidence.measure(Measure::judged("perplexity-change", found, limit));
+    }
     if let Some(lead) = bounds.argmax_lead {
         let (wrong, coins) = tally.argmax_flips(lead.get());
         evidence = evidence

@@ -87,6 +87,8 @@ pub enum GenerationRule {
     EndToken,
     /// Streamed pieces are whole UTF-8 and add up to the text.
     WholeCharacters,
+    /// A token id outside the vocabulary is refused, and nothing is appended.
+    ForeignToken,
     /// An empty prompt is refused.
     EmptyPrompt,
     /// Sampling parameters out of range are refused.

@@ -28,7 +28,7 @@ pub use numbers::{
 };
 pub use outside::{
     Cli, CliExpect, Clock, ConvertRun, History, HistoryRule, Hostile, JsonExpect, JsonTest, Phase,
-    Rival, Target, Throughput,
+    PrivateMemory, Rival, SteadyMemory, Target, Throughput,
 };
 pub use sides::{CompareInference, OtherSide, Placements};
 pub use text::{ChatRule, ChatTemplate, IdSource, TokenIds, TokenizerRoundtrip};
@@ -85,6 +85,8 @@ pub enum Check {
     QuantizeRoundtrip(QuantizeRoundtrip),
     /// The engine is not slower than a baseline that runs now.
     Throughput(Throughput),
+    /// Inference after inference takes no more memory.
+    SteadyMemory(SteadyMemory),
 }
 
 /// Which dimensions of the matrix a check depends on.
@@ -126,6 +128,7 @@ impl Check {
             Self::DequantOracle(_) => "dequant-oracle",
             Self::QuantizeRoundtrip(_) => "quantize-roundtrip",
             Self::Throughput(_) => "throughput",
+            Self::SteadyMemory(_) => "steady-memory",
         }
     }
 
@@ -155,12 +158,13 @@ impl Check {
             | Self::Arithmetic(_)
             | Self::GenerationLimits(_)
             | Self::History(_)
-            | Self::Throughput(_) => Scope::FormBackend,
+            | Self::Throughput(_)
+            | Self::SteadyMemory(_) => Scope::FormBackend,
         }
     }
 
     /// Whether the case must have the machine for itself.
     pub const fn is_exclusive(&self) -> bool {
-        matches!(self, Self::Throughput(_))
+        matches!(self, Self::Throughput(_) | Self::SteadyMemory(_))
     }
 }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Scope;
-use crate::contract::tolerance::{Positive, Why};
+use crate::contract::tolerance::{Positive, Share, Why};
 
 /// Parameters of `cli`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub struct Cli {
     /// Whether the call is interrupted, as Ctrl-C does it, as soon as it has printed something.
     #[serde(default)]
     pub interrupt: bool,
+    /// Private memory that the call may take; as much as there is when absent.
+    #[serde(default)]
+    pub memory: Option<PrivateMemory>,
     /// What is expected.
     pub expect: CliExpect,
     /// Seconds after which the call counts as hung.
@@ -102,6 +105,32 @@ pub enum JsonTest {
     NotEmpty,
     /// Not there, or null.
     Absent,
+}
+
+/// Private memory that a call of the executable may take: a share of the model's files and a fixed part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PrivateMemory {
+    /// Bytes for everything but the weights, in MiB.
+    pub fixed_mib: u64,
+    /// Share of the bytes of the model's files.
+    pub share_of_files: Share,
+    /// Why that much.
+    pub why: Why,
+}
+
+/// Parameters of `steady-memory`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SteadyMemory {
+    /// Inferences that are made before memory is first looked at.
+    pub warm_up: usize,
+    /// Inferences in between.
+    pub runs: usize,
+    /// Largest mean growth of the process's resident private memory, in bytes per inference.
+    pub growth_at_most: Positive,
+    /// Why that much.
+    pub why: Why,
 }
 
 /// Parameters of `history`.

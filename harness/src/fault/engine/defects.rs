@@ -356,4 +356,16 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         &["FI-21", "FI-128"],
         EngineFault::NanReported,
     ),
+    defect(
+        "engine/memory-kept",
+        "every forward pass keeps some memory for ever",
+        &["FI-85"],
+        EngineFault::MemoryKept,
+    ),
+    defect(
+        "engine/token-wrapped",
+        "a token id outside the vocabulary is taken for another one",
+        &["FI-62"],
+        EngineFault::TokenWrapped,
+    ),
 ];

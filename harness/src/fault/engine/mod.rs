@@ -142,6 +142,10 @@ pub enum EngineFault {
     BestYields,
     /// Probes are shown a NaN where the engine computed a number.
     NanReported,
+    /// Every forward pass keeps some memory for ever.
+    MemoryKept,
+    /// A token id outside the vocabulary is taken for another one.
+    TokenWrapped,
 }
 
 impl EngineFault {
@@ -155,7 +159,9 @@ impl EngineFault {
             | Self::ResetIgnored
             | Self::ContextCut
             | Self::TokenLost
-            | Self::NanReported => return None,
+            | Self::NanReported
+            | Self::MemoryKept
+            | Self::TokenWrapped => return None,
             Self::EmbeddingConstant => Op::Embed,
             Self::LayerNorm | Self::RmsEps | Self::GainOffsetMissing => Op::AttnNorm,
             Self::QkvBiasDropped | Self::ColumnMajor => Op::Q,
@@ -332,6 +338,9 @@ fn in_effect(fault: EngineFault, spec: &BackendSpec, options: &LmOptions) -> Eng
     if shows { EngineFault::TileZero { layer: 0 } } else { EngineFault::Nothing }
 }
 
+/// Bytes that a pass with [`EngineFault::MemoryKept`] never gives back.
+const KEPT_BYTES: usize = 8 << 10;
+
 /// A running model whose bookkeeping has a defect.
 struct FaultyLm {
     inner: Box<dyn Lm>,
@@ -375,6 +384,16 @@ impl Lm for FaultyLm {
         match (self.fault, tokens) {
             (EngineFault::TokenLost, [kept @ .., _]) if !kept.is_empty() => {
                 self.inner.forward(kept, want, probe)
+            }
+            (EngineFault::MemoryKept, _) => {
+                // Written to, so that it is really taken.
+                std::mem::forget(std::hint::black_box(vec![1u8; KEPT_BYTES]));
+                self.inner.forward(tokens, want, probe)
+            }
+            (EngineFault::TokenWrapped, _) => {
+                let vocab = u32::try_from(self.inner.config().vocab).unwrap_or(u32::MAX);
+                let ids: Vec<u32> = tokens.iter().map(|id| id % vocab).collect();
+                self.inner.forward(&ids, want, probe)
             }
             (EngineFault::NanReported, _) => self.inner.forward(tokens, want, &mut NanProbe(probe)),
             _ => self.inner.forward(tokens, want, probe),
