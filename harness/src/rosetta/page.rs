@@ -78,7 +78,7 @@ fn map(sites: &[SiteReport], title: &str, local: bool) -> String {
             html(&site.site)
         );
         for (position, error) in errors(site).into_iter().enumerate() {
-            let (class, shade) = paint(error);
+            let (class, shade) = paint(error, site.status);
             let shown = error.map_or("infinite".to_owned(), number);
             let _ = write!(
                 body,
@@ -96,22 +96,24 @@ fn map(sites: &[SiteReport], title: &str, local: bool) -> String {
     )
 }
 
-/// Class and opacity of an error: nothing at all is green, what is not finite is the deepest red.
-fn paint(error: Option<f64>) -> (&'static str, f64) {
+/// Class and opacity of an error: its shade tells the size, its colour whether the site's own operation is to blame.
+fn paint(error: Option<f64>, status: SiteStatus) -> (&'static str, f64) {
     let Some(error) = error else { return ("broken", 1.0) };
     if error <= 0.0 {
         return ("corroborated", 0.5);
     }
     let above = SHADES.iter().filter(|power| error >= 10f64.powi(**power)).count();
-    ("falsified", 0.08 + 0.92 * above as f64 / SHADES.len() as f64)
+    let class = if status == SiteStatus::Mismatch { "falsified" } else { "inconclusive" };
+    (class, 0.1 + 0.9 * above as f64 / SHADES.len() as f64)
 }
 
 fn legend() -> String {
-    let mut out = String::from("<p class=\"note\">no error is green; errors from ");
     let powers: Vec<String> = SHADES.iter().map(|power| format!("1e{power}")).collect();
-    out.push_str(&powers.join(", "));
-    out.push_str(" on are ever deeper red</p>");
-    out
+    format!(
+        "<p class=\"note\">green: no error; amber: no more than rounding explains, or inherited; red: the site's own error is \
+         more than allowed; deeper from {} on</p>",
+        powers.join(", ")
+    )
 }
 
 fn write_table(out: &mut String, sites: &[SiteReport]) -> std::fmt::Result {
