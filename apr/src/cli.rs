@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Validate(ValidateArgs),
     /// Check the ten stages of the pipeline on a real forward pass, from tokenizer to sampler.
     Check(CheckArgs),
+    /// Score a model by the claims of the format sheet and by the times of its operations, each point with its evidence.
+    Score(ScoreArgs),
     /// Compare two models, formats or backends, and find where they part.
     Rosetta(Box<rosetta::RosettaArgs>),
     /// Show architecture, hyper-parameters, tokenizer and storage of a model.
@@ -221,6 +223,26 @@ pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     /// Plant one fault (the stage that it concerns must turn red).
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) plant: Option<String>,
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScoreArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+    /// Exit with 1 when the format score is below N, or when there is none; N is 90 when not given.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "90", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) check: Option<u32>,
+    /// Plant one fault (the claims that it refutes must lose their points).
     #[arg(long, value_name = "FAULT")]
     pub(crate) plant: Option<String>,
     /// Seed of everything random.

@@ -34,6 +34,7 @@ const TABLE: &[(&str, Stance)] = &[
     ("run", Stance::Acts),
     ("validate", Stance::Diagnoses),
     ("check", Stance::Diagnoses),
+    ("score", Stance::Diagnoses),
     ("rosetta", Stance::Apart),
     ("rosetta compare-inference", Stance::Diagnoses),
     ("rosetta inspect", Stance::Diagnoses),

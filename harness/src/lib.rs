@@ -40,6 +40,7 @@ pub mod report;
 pub mod rosetta;
 pub mod runner;
 pub mod score;
+pub mod sheet;
 pub mod stats;
 pub mod subject;
 pub mod suite;

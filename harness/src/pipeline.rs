@@ -216,16 +216,16 @@ pub fn expansion(
         include: Vec::new(),
         contracts: catalogue.names().cloned().collect(),
         models: Vec::new(),
-        backends: vec![backend.backend.clone()],
-        isa: backend.isa.iter().cloned().collect(),
-        threads: backend.threads.into_iter().collect(),
+        backends: Vec::new(),
+        isa: Vec::new(),
+        threads: Vec::new(),
         required: None,
         filter: None,
         tier: Tier::Deep,
         parameters: Values::new(),
         settings: Vec::new(),
     };
-    let suite = suite.on_model(&form.model, &form.form, &form.path);
+    let suite = suite.on_model(&form.model, &form.form, &form.path).on_backend(backend);
     let mut expansion = expand(&suite, catalogue, &Roots::default())?;
     expansion.cases.retain(|case| case.gate.stage.is_some());
     Ok(expansion)

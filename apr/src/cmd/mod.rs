@@ -10,6 +10,7 @@ pub(crate) mod report;
 pub(crate) mod rosetta;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod score;
 pub(crate) mod tensors;
 pub(crate) mod trace;
 pub(crate) mod validate;

@@ -22,6 +22,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("tensors", schema_for!(Envelope<cmd::tensors::TensorsOutput>)),
         ("validate", schema_for!(Envelope<cmd::validate::ValidateOutput>)),
         ("check", schema_for!(Envelope<cmd::check::CheckOutput>)),
+        ("score", schema_for!(Envelope<cmd::score::ScoreOutput>)),
         ("trace", schema_for!(History)),
         ("trace-payload", schema_for!(Payload)),
         ("rosetta-compare-inference", schema_for!(Envelope<cmd::rosetta::CompareOutput>)),

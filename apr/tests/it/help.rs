@@ -11,6 +11,7 @@ const COMMANDS: &[&[&str]] = &[
     &["run"],
     &["validate"],
     &["check"],
+    &["score"],
     &["rosetta"],
     &["rosetta", "compare-inference"],
     &["rosetta", "diff"],

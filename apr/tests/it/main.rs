@@ -12,5 +12,6 @@ mod parameters;
 mod program;
 mod rosetta;
 mod schema;
+mod score;
 mod tidy;
 mod trace;

@@ -166,7 +166,7 @@ fn family(file: &Path, text: &str) -> Result<Family, CatalogueError> {
 }
 
 /// The ids that `text` stands for: itself, or every number between the two ends of a range.
-fn range(text: &str) -> Option<Vec<String>> {
+pub(crate) fn range(text: &str) -> Option<Vec<String>> {
     let Some((first, last)) = text.split_once("..") else {
         return (!text.trim().is_empty()).then(|| vec![text.to_owned()]);
     };

@@ -13,6 +13,7 @@ pub mod json;
 pub mod junit;
 pub mod markdown;
 pub mod sarif;
+pub mod sheet;
 pub mod stages;
 pub mod tap;
 pub mod term;

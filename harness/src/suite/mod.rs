@@ -8,6 +8,7 @@ mod include;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use apr_engine::format::Format;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,9 +18,13 @@ use crate::contract::load::{self, CatalogueError, one_key};
 use crate::contract::parameter::{Scalar, Setting};
 use crate::contract::{Catalogue, Tier};
 use crate::filter::Filter;
+use crate::judge::BackendSpec;
 
 /// Values of parameters, by contract and name.
 pub type Values = BTreeMap<String, BTreeMap<String, Scalar>>;
+
+/// The form of a model that [`Suite::also_as`] adds.
+pub const CONVERTED: &str = "converted";
 
 /// A YAML file in `suites/`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -155,6 +160,31 @@ impl Suite {
     pub fn on_model(mut self, id: &str, form: &str, path: &Path) -> Self {
         let form = Form { id: form.to_owned(), from: Origin::Path(path.to_path_buf()) };
         self.models = vec![Model { id: id.to_owned(), forms: vec![form] }];
+        self
+    }
+
+    /// Judges each model also as a file of `format`, built from its first form with the same blocks: the form
+    /// [`CONVERTED`].
+    #[must_use]
+    pub fn also_as(mut self, format: Format) -> Self {
+        for model in &mut self.models {
+            let build = |first: &Form| Build {
+                form: first.id.clone(),
+                format: format.name().to_owned(),
+                dtype: None,
+            };
+            let built = model.forms.first().map(build).map(Origin::Build);
+            model.forms.extend(built.map(|from| Form { id: CONVERTED.to_owned(), from }));
+        }
+        self
+    }
+
+    /// Puts one backend in the place of all of the suite's.
+    #[must_use]
+    pub fn on_backend(mut self, backend: &BackendSpec) -> Self {
+        self.backends = vec![backend.backend.clone()];
+        self.isa = backend.isa.iter().cloned().collect();
+        self.threads = backend.threads.into_iter().collect();
         self
     }
 

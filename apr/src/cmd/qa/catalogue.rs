@@ -2,8 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use apr_engine::format::Format;
+use apr_harness::case::ModelRef;
 use apr_harness::contract::Catalogue;
-use apr_harness::suite::{self, ExpandError, Expansion, Roots};
+use apr_harness::coverage::Coverage;
+use apr_harness::coverage::claim::Claims;
+use apr_harness::judge::BackendSpec;
+use apr_harness::sheet::Sheet;
+use apr_harness::suite::{self, ExpandError, Expansion, Roots, Suite};
 
 use crate::cli::QaOptions;
 use crate::failure::Failure;
@@ -61,6 +67,22 @@ impl Root {
         self.0.join("contracts")
     }
 
+    /// The score sheet called `name`.
+    pub(crate) fn sheet(&self, name: &str) -> Result<Sheet, Failure> {
+        let file = self.contracts().join("sheets").join(name).with_extension("yaml");
+        Sheet::read(&file).map_err(Failure::usage)
+    }
+
+    /// How the claims stand by the gates of `catalogue`.
+    pub(crate) fn coverage(&self, catalogue: &Catalogue) -> Result<Coverage, Failure> {
+        let claims =
+            Claims::from_directory(&self.contracts().join("claims")).map_err(Failure::usage)?;
+        Coverage::new(&claims, catalogue).map_err(|wrong| {
+            let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+            Failure::usage(lines.join("\n"))
+        })
+    }
+
     /// The usual place of reports.
     pub(crate) fn reports(&self) -> PathBuf {
         self.0.join("reports")
@@ -90,10 +112,37 @@ pub(crate) fn expand(
     for words in &options.set {
         suite.set("--set", words).map_err(Failure::usage)?;
     }
-    let roots = Roots { fixtures: root.fixtures(), built: work.join("built") };
-    let expansion = suite::expand(&suite, &catalogue, &roots).map_err(|error| match error {
-        ExpandError::Filter(error) => Failure::usage(format_args!("{}: {error}", file.display())),
-        ExpandError::Catalogue(error) => Failure::usage(error),
-    })?;
+    let expansion = expanded(root, &suite, &catalogue, work)?;
     Ok((suite.suite, expansion))
+}
+
+/// The matrix of suite `name` on `form` and `backend`, with the model also as a GGUF file of the same blocks where it is none.
+pub(super) fn beside_gguf(
+    root: &Root,
+    name: &str,
+    form: &ModelRef,
+    backend: &BackendSpec,
+    work: &Path,
+) -> Result<Expansion, Failure> {
+    let catalogue = root.catalogue()?;
+    let file = root.0.join("suites").join(name).with_extension("yaml");
+    let mut suite = suite::load_suite(&file, &catalogue).map_err(Failure::usage)?;
+    suite = suite.on_model(&form.model, &form.form, &form.path).on_backend(backend);
+    if form.form != Format::Gguf.name() {
+        suite = suite.also_as(Format::Gguf);
+    }
+    expanded(root, &suite, &catalogue, work)
+}
+
+fn expanded(
+    root: &Root,
+    suite: &Suite,
+    catalogue: &Catalogue,
+    work: &Path,
+) -> Result<Expansion, Failure> {
+    let roots = Roots { fixtures: root.fixtures(), built: work.join("built") };
+    suite::expand(suite, catalogue, &roots).map_err(|error| match error {
+        ExpandError::Filter(error) => Failure::usage(format_args!("{}: {error}", suite.suite)),
+        ExpandError::Catalogue(error) => Failure::usage(error),
+    })
 }

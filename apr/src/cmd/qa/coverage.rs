@@ -1,6 +1,5 @@
 //! `apr qa coverage`: which claims the gates cover.
 
-use apr_harness::coverage::claim::Claims;
 use apr_harness::coverage::{self, Coverage};
 use apr_harness::report::file;
 use schemars::JsonSchema;
@@ -20,12 +19,7 @@ pub(crate) struct CoverageOutput {
 
 pub(super) fn run(args: &CoverageArgs, terminal: &Terminal) -> Result<u8, Failure> {
     let root = Root::find(args.root.as_deref())?;
-    let claims =
-        Claims::from_directory(&root.contracts().join("claims")).map_err(Failure::usage)?;
-    let coverage = Coverage::new(&claims, &root.catalogue()?).map_err(|wrong| {
-        let lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-        Failure::usage(lines.join("\n"))
-    })?;
+    let coverage = root.coverage(&root.catalogue()?)?;
     let output = Envelope::new("qa-coverage", "qa", CoverageOutput { coverage });
     if !args.no_report {
         let folder = args.report.clone().unwrap_or_else(|| root.reports());

@@ -116,6 +116,23 @@ impl Plan {
         Ok(Self { root, suite: "check".to_owned(), expansion, work: scratch()? })
     }
 
+    /// The cases of suite `name` on `form` and `backend`, with the model also as a GGUF file of the same blocks where it is none.
+    pub(crate) fn beside_gguf(
+        root: Root,
+        name: &str,
+        form: &ModelRef,
+        backend: &BackendSpec,
+    ) -> Result<Self, Failure> {
+        let work = scratch()?;
+        let expansion = catalogue::beside_gguf(&root, name, form, backend, work.path())?;
+        Ok(Self { root, suite: name.to_owned(), expansion, work })
+    }
+
+    /// Leaves cases out.
+    pub(crate) fn keep(&mut self, keep: impl FnOnce(&mut Vec<Planned>)) {
+        keep(&mut self.expansion.cases);
+    }
+
     pub(crate) fn cases(&self) -> &[Planned] {
         &self.expansion.cases
     }
