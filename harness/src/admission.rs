@@ -12,7 +12,7 @@ use apr_engine::format::Source;
 use apr_engine::model::{Model, Role};
 use apr_engine::{Code, Tensor};
 
-use crate::validate::{Options, Validation, Violation, refused, validate};
+use crate::validate::{Options, Violation, look, refused, validate};
 
 /// Where a tensor is looked at, as shares of its height (data-quality contract).
 const SPOTS: [f64; 3] = [0.1, 0.5, 0.9];
@@ -66,20 +66,18 @@ pub fn admit(path: &Path) -> Result<Model, Refusal> {
     if suspects.is_empty() {
         return Ok(model);
     }
-    let breach = judged(&model, &suspects, path).map_err(Refusal::Error)?;
+    let breach = judged(&model, &suspects).map_err(Refusal::Error)?;
     if breach.violations.is_empty() { Ok(model) } else { Err(Refusal::Breach(breach)) }
 }
 
 /// Every rule on the values of the suspects.
-fn judged(model: &Model, suspects: &BTreeSet<String>, path: &Path) -> apr_engine::Result<Breach> {
-    let (mut found, mut tensors) = (Validation::default(), 0);
-    for entry in model.source().containers()?.iter().flat_map(|container| &container.tensors) {
-        tensors += 1;
-        if suspects.contains(entry.name.as_ref()) {
-            found.values(entry, path);
-        }
-    }
-    Ok(Breach { violations: found.violations, tensors })
+fn judged(model: &Model, suspects: &BTreeSet<String>) -> apr_engine::Result<Breach> {
+    let containers = model.source().containers()?;
+    let mut entries: Vec<_> = containers.iter().flat_map(|container| &container.tensors).collect();
+    let tensors = entries.len() as u64;
+    entries.retain(|entry| suspects.contains(entry.name.as_ref()));
+    let (_, violations) = look(&entries)?;
+    Ok(Breach { violations, tensors })
 }
 
 /// What is said of a model that did not load for `error`. Of weights there may be more to say; what does not parse ends at the

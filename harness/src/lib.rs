@@ -32,6 +32,7 @@ pub mod judge;
 pub mod kill;
 pub mod need;
 pub mod pipeline;
+mod plausible;
 pub mod proof;
 pub mod provenance;
 mod quality;

@@ -6,14 +6,8 @@ use super::Planned;
 use super::context::{JudgeContext, Look};
 use super::look::all_of;
 use crate::contract::check::{Metadata, MetadataRule};
+use crate::plausible;
 use crate::verdict::Verdict;
-
-/// Largest plausible context, in tokens.
-const CONTEXT_MAX: usize = 16 << 20;
-/// Plausible epsilons of a root-mean-square norm.
-const EPS: std::ops::RangeInclusive<f32> = 1e-12..=1e-2;
-/// Plausible bases of the rotary embedding.
-const ROPE_BASE: std::ops::RangeInclusive<f64> = 100.0..=1e9;
 
 /// Judges `check` on `case`.
 pub(super) fn judge(check: &Metadata, case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
@@ -29,7 +23,11 @@ pub(super) fn judge(check: &Metadata, case: &Planned, ctx: &JudgeContext) -> Loo
             all_of(1, "architectures known", wrong)
         }
         MetadataRule::HyperParameters => hyper_parameters(&model),
-        MetadataRule::Ranges => ranges(&model),
+        MetadataRule::Ranges => {
+            let wrong = plausible::hyper_parameters(model.config());
+            let count = plausible::HYPER_PARAMETERS;
+            all_of(count, "hyper-parameters in the range of real models", wrong)
+        }
         MetadataRule::Vocabulary => {
             let tokenizer = ctx.text(form)?.tokenizer;
             let (tokens, rows) = (tokenizer.vocab_size(), model.config().vocab);
@@ -41,7 +39,10 @@ pub(super) fn judge(check: &Metadata, case: &Planned, ctx: &JudgeContext) -> Loo
             };
             all_of(tokens as u64, &format!("tokens have one of {rows} rows"), wrong)
         }
-        MetadataRule::SpecialTokens => special_tokens(&model, &ctx.text(form)?.tokenizer),
+        MetadataRule::SpecialTokens => {
+            let (count, wrong) = plausible::special_tokens(&model, &ctx.text(form)?.tokenizer);
+            all_of(count + 1, "special tokens inside the vocabulary", wrong)
+        }
     })
 }
 
@@ -69,50 +70,4 @@ fn hyper_parameters(model: &Model) -> Verdict {
         format!("{name}: {declared} declared, {found:?} in tensors")
     });
     all_of(facts.len() as u64, "hyper-parameters agree with the tensors", wrong.collect())
-}
-
-fn ranges(model: &Model) -> Verdict {
-    let config = model.config();
-    let mut wrong = Vec::new();
-    if config.context == 0 || config.context > CONTEXT_MAX {
-        wrong.push(format!("context {}", config.context));
-    }
-    if !EPS.contains(&config.norm_eps) {
-        wrong.push(format!("norm epsilon {:e}", config.norm_eps));
-    }
-    let base = config.rope.theta;
-    if !ROPE_BASE.contains(&base) {
-        wrong.push(format!("RoPE base {base}"));
-    }
-    if config.rope.dims == 0
-        || !config.rope.dims.is_multiple_of(2)
-        || config.rope.dims > config.head_dim
-    {
-        wrong.push(format!("{} rotated of {} values per head", config.rope.dims, config.head_dim));
-    }
-    if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
-        wrong.push(format!("{} query heads over {} key heads", config.heads, config.kv_heads));
-    }
-    all_of(5, "hyper-parameters in the range of real models", wrong)
-}
-
-fn special_tokens(model: &Model, tokenizer: &apr_engine::text::Tokenizer) -> Verdict {
-    let vocab = model.config().vocab as u64;
-    let mut named: Vec<(&str, u32)> = Vec::new();
-    named.extend(model.generation().bos.map(|id| ("bos", id)));
-    named.extend(model.generation().eos.iter().map(|&id| ("eos", id)));
-    named.extend(tokenizer.bos().map(|id| ("tokenizer bos", id)));
-    named.extend(tokenizer.eos().map(|id| ("tokenizer eos", id)));
-    named.extend(tokenizer.pad().map(|id| ("tokenizer pad", id)));
-    let outside = named.iter().filter(|(_, id)| u64::from(*id) >= vocab);
-    let mut wrong: Vec<String> =
-        outside.map(|(name, id)| format!("{name} {id} is outside of {vocab}")).collect();
-    if model.generation().eos.is_empty() && tokenizer.eos_set().is_empty() {
-        wrong.push("no token ends generation".into());
-    }
-    // An answer that ends at an ordinary word ends too early, and one whose end is never chosen does not end.
-    let ends = named.iter().filter(|(name, _)| name.ends_with("eos"));
-    let ordinary = ends.filter(|(_, id)| !tokenizer.is_special(*id));
-    wrong.extend(ordinary.map(|(name, id)| format!("{name} {id} is an ordinary token")));
-    all_of(named.len() as u64 + 1, "special tokens inside the vocabulary", wrong)
 }

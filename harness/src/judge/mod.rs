@@ -35,6 +35,7 @@ mod tensor_quality;
 mod text;
 mod throughput;
 mod tokens;
+mod validation;
 
 pub use context::{BackendSpec, JudgeContext, Look};
 pub use pattern::{Pattern, has_word};
@@ -89,6 +90,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::FormatIntegrity(check) => format_integrity::judge(check, case, ctx),
         Check::Metadata(check) => metadata::judge(check, case, ctx),
         Check::TensorQuality(check) => tensor_quality::judge(check, case, ctx),
+        Check::Validation(check) => validation::judge(*check, case, ctx),
         Check::TensorLayout(check) => tensor_layout::judge(check, case, ctx),
         Check::LogitsClose(check) => logits_close::judge(check, case, ctx),
         Check::CompareInference(check) => compare_inference::judge(check, case, ctx),

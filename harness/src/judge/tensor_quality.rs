@@ -1,12 +1,13 @@
 //! `tensor-quality`: the numbers in the tensors can be those of a trained model.
 
-use apr_engine::model::Role;
+use apr_engine::format::TensorEntry;
+use apr_engine::{Code, Error};
 
 use super::Planned;
 use super::context::{JudgeContext, Look, refused};
 use super::look::all_of;
 use crate::contract::check::TensorQuality;
-use crate::quality::{Finding, Numbers, Tensor};
+use crate::quality::{Finding, Numbers, Tensor, survey};
 use crate::verdict::{Evidence, Limit, Measure, Verdict};
 
 /// Judges `check` on `case`.
@@ -14,11 +15,15 @@ pub(super) fn judge(check: &TensorQuality, case: &Planned, ctx: &JudgeContext) -
     let source = ctx.source(ctx.form(case)?)?;
     let containers =
         source.containers().map_err(|error| refused("the file does not parse", &error))?;
-    let entries = containers.iter().flat_map(|container| &container.tensors);
+    let entries: Vec<&TensorEntry<'_>> =
+        containers.iter().flat_map(|container| &container.tensors).collect();
+    let surveyed = survey(&entries).map_err(|error| refused("the tensors are not read", &error))?;
     let mut judged = Vec::new();
-    for entry in entries {
-        let numbers = Numbers::of(&entry.view)
-            .map_err(|error| refused("a tensor cannot be read", &error.tensor(&entry.name)))?;
+    for (entry, numbers) in entries.into_iter().zip(surveyed) {
+        let numbers = numbers.ok_or_else(|| {
+            let error = Error::new(Code::DtypeUnsupported).found(entry.view.dtype());
+            refused("a tensor cannot be read", &error.tensor(&entry.name))
+        })?;
         judged.push((Tensor::of(entry), numbers));
     }
     Ok(match check {
@@ -36,7 +41,7 @@ pub(super) fn judge(check: &TensorQuality, case: &Planned, ctx: &JudgeContext) -
     })
 }
 
-type Judged<'a> = (Tensor<'a>, Numbers);
+type Judged<'a> = (Tensor<'a>, Numbers<'a>);
 
 fn said(tensor: &Tensor<'_>, finding: &Finding) -> String {
     format!("{}: {}, {} wanted", tensor.name, finding.found, finding.expected)
@@ -48,15 +53,15 @@ fn density(judged: &[Judged<'_>], embedding: f64, weight: f64) -> Verdict {
     let mut count = 0;
     for (tensor, numbers) in judged.iter().filter(|(tensor, _)| !tensor.may_be_constant()) {
         count += 1;
-        let limit = if tensor.role == Some(Role::Embed) { embedding } else { weight };
-        worst = worst.max(numbers.zero_share() / limit);
+        let limit = if tensor.is_embedding() { embedding } else { weight };
+        worst = worst.max(numbers.statistics.zero_share() / limit);
         wrong.extend(numbers.too_sparse(limit).map(|finding| said(tensor, &finding)));
     }
     summarise(count, "tensors dense enough", "zeros-of-limit-worst", worst, wrong)
 }
 
 fn finite(judged: &[Judged<'_>]) -> Verdict {
-    let values: u64 = judged.iter().map(|(_, numbers)| numbers.values).sum();
+    let values: u64 = judged.iter().map(|(_, numbers)| numbers.statistics.values).sum();
     let wrong = judged
         .iter()
         .filter_map(|(tensor, numbers)| numbers.not_finite().map(|finding| said(tensor, &finding)));
@@ -69,7 +74,7 @@ fn norm(judged: &[Judged<'_>], floor: f64) -> Verdict {
     let mut count = 0;
     for (tensor, numbers) in judged.iter().filter(|(tensor, _)| !tensor.may_be_zero()) {
         count += 1;
-        smallest = smallest.min(numbers.norm());
+        smallest = smallest.min(numbers.statistics.norm());
         wrong.extend(numbers.vanished(floor).map(|finding| said(tensor, &finding)));
     }
     summarise(count, "tensors have a norm", "norm-smallest", smallest, wrong)
@@ -87,7 +92,7 @@ fn variation(judged: &[Judged<'_>]) -> Verdict {
 fn spots(judged: &[Judged<'_>], at: &[f64]) -> Verdict {
     let mut wrong = Vec::new();
     let mut count = 0;
-    for (tensor, numbers) in judged.iter().filter(|(tensor, _)| tensor.role == Some(Role::Embed)) {
+    for (tensor, numbers) in judged.iter().filter(|(tensor, _)| tensor.is_embedding()) {
         count += at.len() as u64;
         wrong.extend(numbers.empty_spots(at).map(|finding| said(tensor, &finding)));
     }

@@ -103,6 +103,34 @@ pub enum TensorQuality {
     Magnitude(AtMost),
 }
 
+/// Parameters of `validation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Validation {
+    /// Which violations count.
+    pub about: Concern,
+}
+
+/// A kind of violation that `apr validate --quality --strict` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Concern {
+    /// The files are not what their format says files are.
+    Structure,
+    /// Hyper-parameters, tensors, tokenizer and template do not agree.
+    Meaning,
+    /// What is legal but odd.
+    Oddities,
+    /// Too many zeros.
+    Density,
+    /// NaN or infinite values.
+    Finite,
+    /// No norm, or no variation.
+    Norm,
+    /// Empty spots of the embedding.
+    Spots,
+}
+
 /// Parameters of `tensor-layout`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -19,8 +19,8 @@ pub use answers::{
 };
 pub use conversion::{Conversion, ConversionRule};
 pub use files::{
-    DequantOracle, FormatIntegrity, IntegrityRule, LayoutRule, Metadata, MetadataRule,
-    QuantizeRoundtrip, TensorLayout, TensorQuality,
+    Concern, DequantOracle, FormatIntegrity, IntegrityRule, LayoutRule, Metadata, MetadataRule,
+    QuantizeRoundtrip, TensorLayout, TensorQuality, Validation,
 };
 pub use numbers::{
     Against, Class, Determinism, Invariant, LogitsClose, MatchesOracle, OpName, Oracle, Path,
@@ -43,6 +43,8 @@ pub enum Check {
     Metadata(Metadata),
     /// The numbers in the tensors can be those of a trained model.
     TensorQuality(TensorQuality),
+    /// The validation of a model file lists nothing of a kind.
+    Validation(Validation),
     /// The tensors are the ones the architecture needs, in the right shape and orientation.
     TensorLayout(TensorLayout),
     /// Text survives encoding and decoding.
@@ -107,6 +109,7 @@ impl Check {
             Self::FormatIntegrity(_) => "format-integrity",
             Self::Metadata(_) => "metadata",
             Self::TensorQuality(_) => "tensor-quality",
+            Self::Validation(_) => "validation",
             Self::TensorLayout(_) => "tensor-layout",
             Self::TokenizerRoundtrip(_) => "tokenizer-roundtrip",
             Self::TokenIds(_) => "token-ids",
@@ -142,6 +145,7 @@ impl Check {
             Self::FormatIntegrity(_)
             | Self::Metadata(_)
             | Self::TensorQuality(_)
+            | Self::Validation(_)
             | Self::TensorLayout(_)
             | Self::TokenizerRoundtrip(_)
             | Self::TokenIds(_)

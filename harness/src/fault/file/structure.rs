@@ -18,6 +18,16 @@ pub(super) const ALL: &[FileFault] = &[
         (name.ends_with(".gguf") || name.ends_with(".apr"))
             .then(|| changed(bytes, |bytes| bytes[0] ^= 0x01))
     }),
+    fault(
+        "file/historic-magic",
+        "the file was written before the format was settled",
+        &["FI-43"],
+        |name, bytes| {
+            name.ends_with(".apr")
+                .then(|| changed(bytes, |bytes| bytes[..4].copy_from_slice(b"APR1")))
+        },
+    ),
+    fault("file/index-zeroed", "the index of tensors is zeros", &["FI-45"], index_zeroed),
     fault("file/version", "the format version is 9", &["FI-48"], |name, bytes| {
         (name.ends_with(".gguf") || name.ends_with(".apr"))
             .then(|| surgery::reseal(changed(bytes, |bytes| bytes[4] = 9)))
@@ -103,6 +113,20 @@ pub(super) const ALL: &[FileFault] = &[
         "one matrix is declared to hold integers",
         &["FI-38"],
         dtype_integer,
+    ),
+    fault(
+        "file/half-kind",
+        "one matrix of F16 is declared to hold BF16",
+        &["FI-33", "FI-35"],
+        |name, bytes| {
+            if !name.ends_with(".gguf") {
+                return None;
+            }
+            let tensors = surgery::tensors(bytes)?;
+            let found =
+                tensors.iter().find(|found| is_down(found, 0) && found.dtype == Dtype::F16)?;
+            redeclared(bytes, found, Dtype::BF16)
+        },
     ),
     fault("file/shifted", "tensor data begin one byte late", &["FI-64"], shifted),
     fault(
@@ -200,9 +224,33 @@ fn dtype_integer(name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     if !name.ends_with(".gguf") {
         return None;
     }
-    let place = record_of(bytes, &found)? + 4 + 8 * found.shape.rank();
-    let id = Dtype::I16.gguf_id()?;
+    redeclared(bytes, &found, Dtype::I16)
+}
+
+/// Declares a tensor of a GGUF file to be of another dtype.
+fn redeclared(bytes: &[u8], found: &Found, dtype: Dtype) -> Option<Vec<u8>> {
+    let place = record_of(bytes, found)? + 4 + 8 * found.shape.rank();
+    let id = dtype.gguf_id()?;
     Some(changed(bytes, |bytes| bytes[place..place + 4].copy_from_slice(&id.to_le_bytes())))
+}
+
+/// Overwrites all that says where tensors are, and of what kind.
+fn index_zeroed(name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    if !weights(name) {
+        return None;
+    }
+    let tensors = surgery::tensors(bytes)?;
+    let data = tensors.iter().map(|found| found.start).min()?;
+    let start = if name.ends_with(".gguf") {
+        let first = tensors.first()?;
+        // Its name, and the length of the name.
+        record_of(bytes, first)? - first.name.len() - 8
+    } else if name.ends_with(".apr") {
+        u64::from_le_bytes(bytes.get(24..32)?.try_into().ok()?) as usize
+    } else {
+        8
+    };
+    Some(surgery::reseal(changed(bytes, |bytes| bytes[start..data].fill(0))))
 }
 
 /// Moves the data by one byte: a blank in the SafeTensors header, an odd offset in GGUF.

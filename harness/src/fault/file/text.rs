@@ -19,6 +19,18 @@ pub(super) const ALL: &[FileFault] = &[
         byte_token_lost,
     ),
     fault(
+        "file/tokenizer-hidden",
+        "the file carries no vocabulary any more",
+        &["FI-59", "FI-104"],
+        |name, bytes| {
+            if name.ends_with(".gguf") {
+                let (key, unknown) = (b"tokenizer.ggml.tokens", b"tokenizer.ggml.snekot");
+                return replace_bytes(bytes, key, unknown);
+            }
+            apr_text(name, bytes, |map| map.retain(|key, _| !key.starts_with("tokenizer.")))
+        },
+    ),
+    fault(
         "file/vocabulary-grown",
         "the tokenizer has more tokens than the embedding has rows",
         &["FI-53"],

@@ -3,7 +3,7 @@
 use apr_engine::Dtype;
 
 use super::super::surgery::{self, Found};
-use super::{FileFault, fault, has, is_down, is_embedding, weights};
+use super::{FileFault, changed, fault, has, is_down, is_embedding, weights};
 
 /// Every fault of the values.
 pub(super) const ALL: &[FileFault] = &[
@@ -16,6 +16,31 @@ pub(super) const ALL: &[FileFault] = &[
                 let zero =
                     (found.shape.rows() as f64 * 0.945) as usize * found.shape.cols() as usize;
                 values[..zero].fill(0.0);
+            })
+        },
+    ),
+    fault(
+        "file/spot-zeroed",
+        "the middle tenth of the embedding is zero",
+        &["FI-40"],
+        |name, bytes| {
+            values(name, bytes, is_embedding, |found, values| {
+                let tenth = found.shape.rows() as usize / 20 * found.shape.cols() as usize;
+                let middle = values.len() / 2;
+                values[middle - tenth..middle + tenth].fill(0.0);
+            })
+        },
+    ),
+    fault(
+        "file/tail-zeroed",
+        "the last third of the file was never written",
+        &["FI-41"],
+        |name, bytes| {
+            weights(name).then(|| {
+                surgery::reseal(changed(bytes, |bytes| {
+                    let end = bytes.len();
+                    bytes[end / 3 * 2..].fill(0);
+                }))
             })
         },
     ),
@@ -66,6 +91,18 @@ pub(super) const ALL: &[FileFault] = &[
         };
         values(name, bytes, |found| is_down(found, 0), larger)
     }),
+    fault(
+        "file/nan-minimum",
+        "the step of the minimums of one block is NaN",
+        &["FI-49"],
+        |name, bytes| {
+            surgery::edit_tensors(
+                bytes,
+                |found| weights(name) && found.dtype == Dtype::Q4K && in_odd_layer(&found.name),
+                |_, stored| stored[2..4].copy_from_slice(&half_bits(f32::NAN)),
+            )
+        },
+    ),
     fault("file/tensor-constant", "one matrix holds a single value", &["FI-45"], |name, bytes| {
         values(name, bytes, |found| is_down(found, 0), |_, values| values.fill(0.01))
     }),
