@@ -211,7 +211,7 @@ pub(crate) struct ValidateArgs {
     /// Also check the values of every tensor: density, NaN, norm, variation.
     #[arg(long)]
     pub(crate) quality: bool,
-    /// Notes (missing footer, trailing bytes, gaps) are violations too.
+    /// What is legal but odd is a violation too: missing footer, trailing bytes, gaps, no tokenizer.
     #[arg(long)]
     pub(crate) strict: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use apr_harness::validate::{Checked, Options, Violation, validate};
+use apr_harness::validate::{Checked, Histogram, Options, Quality, Violation, validate};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ pub(crate) struct ValidateOutput {
     violations: Vec<Violation>,
     /// How much was looked at.
     checked: Checked,
+    /// Rule by rule and tensor by tensor; only with `--quality`.
+    quality: Option<Quality>,
     /// What it took.
     resources: Resources,
 }
@@ -40,6 +42,7 @@ pub(crate) fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<u8, Failur
         ok: validation.ok(),
         violations: validation.violations,
         checked: validation.checked,
+        quality: validation.quality,
         resources: Resources { peak_memory_bytes: peak_memory() },
     };
     let exit = if output.ok { Exit::Success } else { Exit::Contract };
@@ -73,6 +76,9 @@ fn text(output: &ValidateOutput, terminal: &Terminal) -> Result<(), Failure> {
         }
     }
     if !terminal.quiet {
+        if let Some(quality) = &output.quality {
+            values(quality, terminal)?;
+        }
         let Checked { files, bytes, tensors, values } = output.checked;
         let verdict = match output.violations.len() {
             0 => "valid".to_owned(),
@@ -82,6 +88,36 @@ fn text(output: &ValidateOutput, terminal: &Terminal) -> Result<(), Failure> {
         terminal.line(&format!("{verdict}; checked {looked}"))?;
     }
     Ok(())
+}
+
+/// One line per rule on values, then the tensors that break the most of them.
+fn values(quality: &Quality, terminal: &Terminal) -> Result<(), Failure> {
+    for rule in &quality.rules {
+        let kept = rule.tensors - rule.broken;
+        terminal
+            .line(&format!("{}: {kept} of {} tensors, {}", rule.rule, rule.tensors, rule.claim))?;
+    }
+    for tensor in &quality.tensors {
+        let Some(histogram) = &tensor.histogram else { continue };
+        let name = apr_engine::error::printable(&tensor.name);
+        let (dtype, zeros, non_finite) = (&tensor.dtype, tensor.zeros, tensor.non_finite);
+        terminal.line(&format!("{name}: {dtype}, {zeros} zeros, {non_finite} not finite"))?;
+        terminal.line(&format!("  {}", drawn(histogram)))?;
+    }
+    Ok(())
+}
+
+/// A histogram in one line: the taller a bin, the denser its sign.
+fn drawn(histogram: &Histogram) -> String {
+    const SIGNS: [char; 7] = [' ', '.', ':', '-', '=', '#', '@'];
+    let tallest = histogram.counts.iter().copied().max().unwrap_or(0).max(1);
+    let sign = |count: &u64| {
+        // A bin with a value is never drawn as an empty one.
+        let height = (count * (SIGNS.len() as u64 - 1)).div_ceil(tallest);
+        SIGNS[height as usize]
+    };
+    let bins: String = histogram.counts.iter().map(sign).collect();
+    format!("{:.2e} [{bins}] {:.2e}", histogram.from, histogram.to)
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -94,4 +130,15 @@ fn peak_memory() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bin_with_one_value_among_many_is_not_drawn_empty() {
+        let histogram = Histogram { from: -1.0, to: 1.0, counts: vec![1, 0, 1_000_000] };
+        assert_eq!(drawn(&histogram), "-1.00e0 [. @] 1.00e0");
+    }
 }
