@@ -12,6 +12,8 @@ use super::payload::Payload;
 
 /// Longest `input` and `output`, in characters.
 pub const TEXT_MAX: usize = 262_144;
+/// Room for the text of a layer of a small model, in bytes: most texts are never moved while they grow.
+const TEXT_USUAL: usize = 16_384;
 /// Longest `error`, in characters.
 const ERROR_MAX: usize = 256;
 /// Longest `cause`, in characters.
@@ -327,13 +329,21 @@ fn because(error: &str, cause: &str) -> Cause {
 
 /// The JSON of a payload. One that is too long gives way to a note of its length: half a JSON text is none.
 fn text(payload: &Payload) -> (String, Cut) {
-    let json = |payload: &Payload| serde_json::to_string(payload).unwrap_or_default();
     let whole = json(payload);
-    let characters = whole.chars().count();
-    if characters <= TEXT_MAX {
+    // No text has more characters than bytes.
+    if whole.len() <= TEXT_MAX || whole.chars().count() <= TEXT_MAX {
         return (whole, Cut { truncated: false });
     }
+    let characters = whole.chars().count();
     (json(&Payload::LeftOut { characters }), Cut { truncated: true })
+}
+
+fn json(payload: &Payload) -> String {
+    let mut bytes = Vec::with_capacity(TEXT_USUAL);
+    match serde_json::to_writer(&mut bytes, payload) {
+        Ok(()) => String::from_utf8(bytes).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
 }
 
 #[cfg(test)]

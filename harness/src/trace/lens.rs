@@ -19,42 +19,53 @@ const MISMATCH: f64 = 0.25;
 pub(super) struct Lens<'m> {
     model: &'m Model,
     gain: Option<Vec<f32>>,
+    /// Layers and streams; those from `taken` on are room of earlier steps.
     streams: Vec<(usize, Vec<f32>)>,
+    taken: usize,
 }
 
 impl<'m> Lens<'m> {
     pub(super) fn new(model: &'m Model) -> Self {
         let gain =
             view(model, Slot::model(Role::FinalNorm)).and_then(|gain| gain.dequantize().ok());
-        Self { model, gain, streams: Vec::new() }
+        Self { model, gain, streams: Vec::new(), taken: 0 }
     }
 
     pub(super) fn clear(&mut self) {
-        self.streams.clear();
+        self.taken = 0;
     }
 
     /// Takes the stream behind `layer`.
     pub(super) fn take(&mut self, layer: usize, stream: &[f32]) {
-        self.streams.push((layer, stream.to_vec()));
+        match self.streams.get_mut(self.taken) {
+            Some(room) => {
+                room.0 = layer;
+                room.1.clear();
+                room.1.extend_from_slice(stream);
+            }
+            None => self.streams.push((layer, stream.to_vec())),
+        }
+        self.taken += 1;
     }
 
     /// How `logits`, whose log-probabilities are known, came to be; `None` when nothing was taken.
     pub(super) fn evolution(&self, logits: &[f32], logprobs: &[f64]) -> Option<Evolution> {
         let gain = self.gain.as_ref()?;
         let head = view(self.model, Slot::model(Role::Head))?;
-        if self.streams.is_empty() {
+        let streams = &self.streams[..self.taken];
+        if streams.is_empty() {
             return None;
         }
         let tokens = highest(logits, FOLLOWED);
         let rows: Vec<Vec<f32>> =
             tokens.iter().map(|token| row(&head, *token as usize)).collect::<Option<_>>()?;
-        let eps = self.model.config().norm_eps;
-        let layers: Vec<LensLayer> = self
-            .streams
+        let (eps, cap) = (self.model.config().norm_eps, self.model.config().logit_cap);
+        let layers: Vec<LensLayer> = streams
             .iter()
             .map(|(layer, stream)| {
                 let stream = normed(stream, gain, eps);
-                let logits: Vec<f64> = rows.iter().map(|row| dot(row, &stream)).collect();
+                let logits = rows.iter().map(|row| capped(dot(row, &stream), cap));
+                let logits: Vec<f64> = logits.collect();
                 LensLayer { layer: *layer, rank: rank(&logits), logits }
             })
             .collect();
@@ -69,6 +80,14 @@ impl<'m> Lens<'m> {
             tokens,
             layers,
         })
+    }
+}
+
+/// A logit as families with a soft cap bend it.
+fn capped(logit: f64, cap: Option<f32>) -> f64 {
+    match cap.map(f64::from) {
+        Some(cap) => cap * (logit / cap).tanh(),
+        None => logit,
     }
 }
 
@@ -139,6 +158,14 @@ mod tests {
 
     fn layer(layer: usize, logits: &[f64]) -> LensLayer {
         LensLayer { layer, logits: logits.to_vec(), rank: rank(logits) }
+    }
+
+    #[test]
+    fn a_cap_bends_what_is_near_it_and_is_never_passed() {
+        assert_eq!(capped(1e3, None).to_bits(), 1e3f64.to_bits());
+        assert!((capped(1e3, Some(30.0)) - 30.0).abs() < 1e-9);
+        assert!((capped(0.03, Some(30.0)) - 0.03).abs() < 1e-6);
+        assert!(capped(-40.0, Some(30.0)) > -30.0);
     }
 
     #[test]

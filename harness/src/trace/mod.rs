@@ -76,7 +76,7 @@ pub struct Tracer<'m> {
     embed: Vec<SiteTrace>,
     layer: Option<(usize, LayerTrace)>,
     head: HeadTrace,
-    /// Last rows of this layer that later sites need.
+    /// Last rows of this layer that later sites need; empty where there is none.
     last: BTreeMap<Op, Vec<f32>>,
     answer: Option<Answer>,
     summary: Summary,
@@ -277,7 +277,12 @@ impl<'m> Tracer<'m> {
         self.recorder.leave(EventType::TaskStateExited, |event| event.exits("lm_head", &head));
         self.summary.steps += 1;
         self.phase = Phase::Idle;
-        self.last.clear();
+        self.forget();
+    }
+
+    /// Empties the rows that later sites need; their room stays.
+    fn forget(&mut self) {
+        self.last.values_mut().for_each(Vec::clear);
     }
 
     fn open_layer(&mut self, layer: usize) {
@@ -290,7 +295,7 @@ impl<'m> Tracer<'m> {
         let name = format!("{LAYERS}.{layer}");
         self.recorder.enter(EventType::TaskStateEntered, |event| event.enters(&name, &input));
         self.layer = Some((layer, LayerTrace::default()));
-        self.last.clear();
+        self.forget();
     }
 
     fn close_layer(&mut self, whole: bool) {
@@ -353,7 +358,8 @@ impl<'m> Tracer<'m> {
     /// The error of a product of the last row, when its input was seen.
     fn product(&mut self, site: Site, output: &[f32]) -> Option<payload::ProductError> {
         let (_, _, input) = product::operands(site.op)?;
-        self.products.error(site, self.last.get(&input)?, output)
+        let input = self.last.get(&input).filter(|row| !row.is_empty())?;
+        self.products.error(site, input, output)
     }
 
     /// A long prompt is read in several passes: each is a step of its own.
@@ -428,7 +434,9 @@ impl Probe for Tracer<'_> {
             Op::AttnNorm | Op::AttnOut | Op::FfnNorm | Op::Swiglu | Op::FinalNorm
         );
         if later {
-            self.last.insert(tap.site.op, last.to_vec());
+            let room = self.last.entry(tap.site.op).or_default();
+            room.clear();
+            room.extend_from_slice(last);
         }
     }
 }

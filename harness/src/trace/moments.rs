@@ -1,12 +1,14 @@
-//! Statistics of many values in one pass: Welford's update, taken over blocks.
+//! Statistics of the values of a site.
 
+use apr_engine::backend::simd::Kernels;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Values of one block; its mean and deviations are exact sums, and blocks are merged (Chan, Golub, `LeVeque` 1979).
-const BLOCK: usize = 64;
+/// Below this share of the sum of squares, what is left of it when the mean is taken off is rounding: deviations are
+/// then summed up in a second pass.
+const CANCELLED: f64 = 1e-6;
 
-/// Running statistics. Minimum, maximum, mean and deviation are those of the finite values; the others are counted.
+/// Minimum, maximum, mean and deviation are those of the finite values; the others are counted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
     finite: u64,
@@ -44,71 +46,26 @@ pub struct Statistics {
     pub rms: Option<f64>,
 }
 
-impl Default for Moments {
-    fn default() -> Self {
-        Self {
-            finite: 0,
-            nan: 0,
-            inf: 0,
-            zeros: 0,
-            mean: 0.0,
-            squares: 0.0,
-            min: f32::INFINITY,
-            max: f32::NEG_INFINITY,
-        }
-    }
-}
-
 impl Moments {
     /// The statistics of `values`.
     pub fn of(values: &[f32]) -> Self {
-        let mut moments = Self::default();
-        moments.add(values);
-        moments
-    }
-
-    /// Takes more values.
-    pub fn add(&mut self, values: &[f32]) {
-        let mut kept = [0.0; BLOCK];
-        for block in values.chunks(BLOCK) {
-            if block.iter().all(|value| value.is_finite()) {
-                self.add_finite(block);
-                continue;
-            }
-            let mut count = 0;
-            for &value in block {
-                if value.is_finite() {
-                    kept[count] = value;
-                    count += 1;
-                } else {
-                    self.nan += u64::from(value.is_nan());
-                    self.inf += u64::from(value.is_infinite());
-                }
-            }
-            self.add_finite(&kept[..count]);
+        let counted = Kernels::best().statistics(values);
+        let (finite, mean) = (counted.finite(), counted.mean());
+        let mut squares = counted.squares - counted.sum * mean;
+        if squares < CANCELLED * counted.squares {
+            let apart = values.iter().filter(|value| value.is_finite());
+            squares = apart.map(|value| (f64::from(*value) - mean).powi(2)).sum();
         }
-    }
-
-    fn add_finite(&mut self, block: &[f32]) {
-        if block.is_empty() {
-            return;
+        Self {
+            finite,
+            nan: counted.nan,
+            inf: counted.infinite,
+            zeros: counted.zeros,
+            mean,
+            squares,
+            min: counted.min,
+            max: counted.max,
         }
-        let (mut sum, mut zeros) = (0.0, 0);
-        for &value in block {
-            sum += f64::from(value);
-            zeros += u64::from(value == 0.0);
-            self.min = self.min.min(value);
-            self.max = self.max.max(value);
-        }
-        let (before, more) = (self.finite as f64, block.len() as f64);
-        let mean = sum / more;
-        let squares: f64 = block.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum();
-        let apart = mean - self.mean;
-        self.finite += block.len() as u64;
-        self.zeros += zeros;
-        let all = self.finite as f64;
-        self.mean += apart * more / all;
-        self.squares += squares + apart * apart * before * more / all;
     }
 
     /// Values, finite or not.

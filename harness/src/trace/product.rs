@@ -11,6 +11,8 @@ use super::payload::ProductError;
 
 /// Outputs that are recomputed per product.
 pub(super) const OUTPUTS: usize = 4;
+/// Sums that a product is split into.
+const LANES: usize = 8;
 
 /// The weight, the bias and the site of the input of a product.
 pub(super) fn operands(op: Op) -> Option<(Role, Option<Role>, Op)> {
@@ -66,9 +68,19 @@ impl<'m> Products<'m> {
     }
 }
 
-/// Product of two rows with an f64 sum.
+/// Product of two rows with f64 sums, side by side so that none has to wait for another.
 pub(super) fn dot(weights: &[f32], input: &[f32]) -> f64 {
-    weights.iter().zip(input).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum()
+    let len = weights.len().min(input.len());
+    let (weights, last_weights) = weights[..len].as_chunks::<LANES>();
+    let (input, last_input) = input[..len].as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (weights, input) in weights.iter().zip(input) {
+        for ((sum, w), x) in sums.iter_mut().zip(weights).zip(input) {
+            *sum += f64::from(*w) * f64::from(*x);
+        }
+    }
+    let last = last_weights.iter().zip(last_input);
+    sums.iter().sum::<f64>() + last.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
 }
 
 /// The tensor of a slot of `model`; of a head that the model shares with its embedding, that.
@@ -139,6 +151,16 @@ fn judge(site: Site, dtype: &str, pairs: &[(f64, f64)]) -> Option<ProductError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_product_of_any_length_is_the_sum_over_the_shorter_row() {
+        for len in [0, 1, 7, 8, 9, 33] {
+            let row: Vec<f32> = (0..len).map(|at| at as f32).collect();
+            let squares: f64 = row.iter().map(|at| f64::from(at * at)).sum();
+            let found = dot(&row, &[&row[..], &[5.0; 9]].concat());
+            assert!((found - squares).abs() < f64::EPSILON, "{len}: {found}");
+        }
+    }
 
     #[test]
     fn an_error_of_a_tenth_is_twenty_decibel_below_its_signal() {
