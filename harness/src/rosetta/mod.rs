@@ -9,20 +9,24 @@
 //! Reading order: [`side`] (what is compared), [`sites`] (distances), `allowance` (what rounding may do), [`vote`]
 //! (who is wrong), [`logits`] (what comes out), [`compare`](mod@compare) (all of it), [`table`] and [`page`] (for readers). An engine behind a
 //! wire shows only text and probabilities: [`generated`]. Models at rest are compared by [`diff`] and known by their
-//! [`Fingerprint`], whatever container they lie in.
+//! [`Fingerprint`], whatever container they lie in; a [`journey`] takes one through formats and judges what each leg keeps.
 
 pub(crate) mod allowance;
 mod canonical;
 pub mod compare;
 pub mod diff;
+pub(crate) mod facts;
 pub mod generated;
+pub mod journey;
 pub mod logits;
 pub mod page;
+mod rounding;
 pub mod side;
 pub mod sites;
 pub mod statistics;
 pub mod table;
 pub mod vote;
+pub mod way_page;
 
 pub use canonical::{Fingerprint, TensorFingerprint};
 pub use compare::{Comparison, First, Options, Tokens, compare};

@@ -44,6 +44,9 @@ pub enum ConversionRule {
     Text,
     /// Along all formats and back, every tensor has the bytes and all metadata the values that it had.
     RoundTrip,
+    /// From one format to the next, each leg and the whole way keep weights (by their values, or by their error where a
+    /// dtype is asked for), hyper-parameters and text.
+    Legs,
     /// Every tensor has the dtype and the bytes that another program gave it in this form of the model.
     SameAs {
         /// The form.

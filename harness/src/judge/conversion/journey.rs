@@ -3,11 +3,13 @@
 use apr_engine::format::{Format, Metadata, gguf};
 use apr_engine::model::Model;
 
-use super::{Compared, converted};
+use super::converted;
 use crate::case::ModelRef;
 use crate::contract::check::{Conversion, Target};
 use crate::judge::context::{JudgeContext, Look, refused};
 use crate::judge::look::all_of;
+use crate::rosetta::facts::Compared;
+use crate::rosetta::journey::{Allowed, Leg, Station};
 use crate::verdict::Verdict;
 
 /// What describes the file rather than the model, or repeats another entry.
@@ -47,6 +49,34 @@ pub(super) fn judge(check: &Conversion, form: &ModelRef, ctx: &JudgeContext) -> 
         compared.demand(found.contains(&entry), || format!("{} is lost or changed", entry.0));
     }
     Ok(all_of(compared.count, "tensors and entries come back", compared.wrong))
+}
+
+/// Converts the form to each format in turn; every leg is judged by its own two ends, then the end by the beginning.
+pub(super) fn legs(check: &Conversion, form: &ModelRef, ctx: &JudgeContext) -> Look<Verdict> {
+    let unjudged = |error| refused("the way cannot be judged", &error);
+    let first = ctx.reference_model(form)?;
+    let mut allowed = Allowed::default();
+    let (mut at, mut legs) = (form.clone(), Vec::new());
+    for station in &check.to {
+        let next = converted(&at, *station, check.dtype.as_deref(), ctx)?;
+        let (before, after) = (ctx.reference_model(&at)?, ctx.model(&next)?);
+        let to = Station { format: station.format(), dtype: check.dtype.clone() };
+        let from = before.format().name();
+        legs.push(Leg::judge(&before, &after, from, &to, &mut allowed).map_err(unjudged)?);
+        at = next;
+    }
+    let end = ctx.model(&at)?;
+    let (from, to) = (first.format().name(), end.format().name());
+    legs.push(Leg::whole(&first, &end, from, to, &allowed).map_err(unjudged)?);
+    let mut compared = Compared::default();
+    for leg in legs {
+        compared.count += leg.weights as u64 + leg.facts;
+        let ends = format!("{} to {}", leg.from, leg.to);
+        compared
+            .demand(leg.weights > 0 && leg.facts > 0, || format!("{ends}: nothing is compared"));
+        compared.wrong.extend(leg.lost.into_iter().map(|loss| format!("{ends}: {loss}")));
+    }
+    Ok(all_of(compared.count, "weights, facts and texts are kept on every leg", compared.wrong))
 }
 
 /// Every tensor of `theirs` with dtype, shape and bytes, and no other.

@@ -5,7 +5,6 @@
 
 mod halts;
 mod journey;
-mod reading;
 mod weights;
 
 use std::path::PathBuf;
@@ -19,6 +18,7 @@ use super::context::{JudgeContext, Look, refused};
 use super::look::all_of;
 use crate::case::ModelRef;
 use crate::contract::check::{Conversion, ConversionRule, Target};
+use crate::rosetta::facts::{self, Compared};
 use crate::verdict::Verdict;
 
 /// Judges `check` on `case`.
@@ -27,6 +27,7 @@ pub(super) fn judge(check: &Conversion, case: &Planned, ctx: &JudgeContext) -> L
     match &check.rule {
         ConversionRule::Halts { on } => halts::judge(on, check, form, ctx),
         ConversionRule::RoundTrip => journey::judge(check, form, ctx),
+        ConversionRule::Legs => journey::legs(check, form, ctx),
         ConversionRule::WithinRounding(limit) => {
             weights::rounding(check, limit, form, ctx, weights::relative_error)
         }
@@ -48,24 +49,7 @@ pub(super) fn judge(check: &Conversion, case: &Planned, ctx: &JudgeContext) -> L
             each(check, form, ctx, "facts are those of the source", compare)
         }
         ConversionRule::Text => {
-            each(check, form, ctx, "texts read as the source reads them", reading::differences)
-        }
-    }
-}
-
-/// How many things were compared, and which differ.
-#[derive(Debug, Default)]
-struct Compared {
-    count: u64,
-    wrong: Vec<String>,
-}
-
-impl Compared {
-    /// Counts one comparison; a difference is described by `what`.
-    fn demand(&mut self, equal: bool, what: impl FnOnce() -> String) {
-        self.count += 1;
-        if !equal {
-            self.wrong.push(what());
+            each(check, form, ctx, "texts read as the source reads them", facts::text)
         }
     }
 }
@@ -118,14 +102,7 @@ fn converted(
 }
 
 fn hyper_parameters(source: &Model, written: &Model) -> Compared {
-    let mut compared = Compared::default();
-    let differs = source.config().disagreement(written.config());
-    compared.demand(differs.is_none(), || match differs {
-        Some((name, expected, found)) => format!("{name} {expected} became {found}"),
-        None => String::new(),
-    });
-    let ends = (&source.generation().eos, &written.generation().eos);
-    compared.demand(ends.0 == ends.1, || format!("ends {:?} became {:?}", ends.0, ends.1));
+    let mut compared = facts::hyper_parameters(source, written);
     let names = (source.config().family.name, written.config().family.name);
     compared.demand(names.0 == names.1, || format!("{} became {}", names.0, names.1));
     compared
