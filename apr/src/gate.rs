@@ -41,6 +41,8 @@ const TABLE: &[(&str, Stance)] = &[
     ("rosetta diff", Stance::Diagnoses),
     ("rosetta fingerprint", Stance::Diagnoses),
     ("rosetta convert", Stance::Acts),
+    ("rosetta verify", Stance::Acts),
+    ("rosetta chain", Stance::Acts),
     ("inspect", Stance::Diagnoses),
     ("tensors", Stance::Diagnoses),
     ("convert", Stance::Acts),

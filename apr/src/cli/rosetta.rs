@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use apr_harness::rosetta::journey::Station;
+
 use super::{BackendName, ConvertArgs, ModelArg};
 
 #[derive(Args, Debug)]
@@ -24,6 +26,10 @@ pub(crate) enum RosettaAction {
     Fingerprint(FingerprintArgs),
     /// Convert a model into another format or dtype.
     Convert(ConvertArgs),
+    /// Take a model through other formats and back to its own, and judge what comes back: by bytes where nothing is rounded.
+    Verify(VerifyArgs),
+    /// Take a model through formats one after the other, and name the first leg that loses something.
+    Chain(ChainArgs),
 }
 
 #[derive(Args, Debug)]
@@ -41,6 +47,41 @@ pub(crate) struct FingerprintArgs {
     /// Models; with several, whether they are the same is said too.
     #[arg(required = true, value_name = "MODEL")]
     pub(crate) models: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// Formats on the way, separated by commas, each with a dtype where weights are to be rounded (`gguf:q8_0,apr`);
+    /// default: the other formats.
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',')]
+    pub(crate) via: Vec<Station>,
+    #[command(flatten)]
+    pub(crate) results: WayResults,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ChainArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArg,
+    /// Formats in the order of the way (`gguf`, `safetensors`, `apr`), each with a dtype where weights are to be rounded
+    /// (`gguf:q4_k_m`).
+    #[arg(required = true, value_name = "FORMAT")]
+    pub(crate) stations: Vec<Station>,
+    #[command(flatten)]
+    pub(crate) results: WayResults,
+}
+
+/// What is left of a way through formats.
+#[derive(Args, Debug)]
+pub(crate) struct WayResults {
+    /// Keep the files of every leg in this folder, which must be empty; default: they go when the command ends.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Write the judgement of each leg into one HTML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

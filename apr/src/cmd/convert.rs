@@ -172,7 +172,8 @@ fn check_target(target: &Target, to: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-fn bar(terminal: &Terminal) -> Result<ProgressBar, Failure> {
+/// The bar of a conversion, hidden where none is wanted.
+pub(super) fn bar(terminal: &Terminal) -> Result<ProgressBar, Failure> {
     let target =
         if terminal.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let style = ProgressStyle::with_template(

@@ -29,6 +29,8 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("rosetta-compare-text", schema_for!(Envelope<cmd::rosetta::TextOutput>)),
         ("rosetta-diff", schema_for!(Envelope<cmd::rosetta::DiffOutput>)),
         ("rosetta-fingerprint", schema_for!(Envelope<cmd::rosetta::FingerprintOutput>)),
+        ("rosetta-verify", schema_for!(Envelope<cmd::rosetta::WayOutput>)),
+        ("rosetta-chain", schema_for!(Envelope<cmd::rosetta::WayOutput>)),
         ("convert", schema_for!(Envelope<cmd::convert::ConvertOutput>)),
         ("explain", schema_for!(Envelope<cmd::explain::ExplainOutput>)),
     ]

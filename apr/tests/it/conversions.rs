@@ -128,3 +128,35 @@ fn a_weight_that_is_not_a_number_stops_the_conversion_and_nothing_is_left() {
     assert!(message.contains("at tensor"), "{message}");
     assert!(names(&out).is_empty());
 }
+
+#[test]
+fn a_model_that_goes_around_the_formats_is_judged_leg_by_leg() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (page, kept) = (at("way.html"), at("kept"));
+    let verified = run(&["rosetta", "verify", GOLDEN, "--json", "--html", &page]);
+    assert_eq!(verified.code, 0, "{}", verified.err);
+    let value: Value = serde_json::from_str(&verified.out).expect("one JSON value");
+    assert_keeps("rosetta-verify", &value);
+    assert_eq!(value["whole"]["bytes_kept"], value["whole"]["weights"], "{value}");
+    assert!(fs::read_to_string(&page).expect("a page").contains("safetensors to gguf"));
+    let chained = run(&["rosetta", "chain", GOLDEN, "gguf:q8_0", "apr", "--json", "--keep", &kept]);
+    assert_eq!(chained.code, 0, "{}", chained.err);
+    let value: Value = serde_json::from_str(&chained.out).expect("one JSON value");
+    assert_keeps("rosetta-chain", &value);
+    assert!(value["whole"]["rounded"].as_u64() > Some(20), "{value}");
+    let mut files = names(Path::new(&kept));
+    files.sort();
+    assert_eq!(files, ["1.gguf", "2.apr"]);
+}
+
+#[test]
+fn a_way_that_cannot_be_gone_names_its_leg_and_one_that_is_none_is_a_usage_error() {
+    let lost = run(&["rosetta", "chain", GOLDEN, "apr", "safetensors:q8_0", "gguf"]);
+    assert_eq!(lost.code, 1, "{}", lost.err);
+    assert!(lost.out.contains("leg 2, apr to safetensors:q8_0"), "{}", lost.out);
+    for station in ["zip", "gguf:q9", "GGUF"] {
+        let message = refused(&["rosetta", "chain", GOLDEN, station], 2);
+        assert!(message.contains(station.split(':').next_back().unwrap_or(station)), "{message}");
+    }
+}

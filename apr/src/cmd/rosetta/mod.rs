@@ -5,6 +5,7 @@ mod remote;
 mod rest;
 mod side;
 mod text;
+mod ways;
 
 use crate::cli::rosetta::{RosettaAction, RosettaArgs};
 use crate::failure::Failure;
@@ -15,6 +16,7 @@ use crate::render::Terminal;
 pub(crate) use compare::CompareOutput;
 pub(crate) use rest::{DiffOutput, FingerprintOutput};
 pub(crate) use text::TextOutput;
+pub(crate) use ways::WayOutput;
 
 pub(crate) fn run(
     args: RosettaArgs,
@@ -34,6 +36,8 @@ pub(crate) fn run(
         RosettaAction::Inspect(args) => super::inspect::run(&args, terminal),
         RosettaAction::Diff(args) => rest::diff(&args, terminal),
         RosettaAction::Fingerprint(args) => rest::fingerprint(&args, terminal),
+        RosettaAction::Verify(args) => ways::verify(&args, admission, terminal, interrupt),
+        RosettaAction::Chain(args) => ways::chain(&args, admission, terminal, interrupt),
         RosettaAction::Convert(args) => {
             super::convert::convert(&args, admission, terminal, interrupt)
         }
