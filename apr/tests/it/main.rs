@@ -1,6 +1,8 @@
 //! Integration tests of the `apr` program and of the workspace as a whole.
 
 mod check;
+#[cfg(unix)]
+mod conversion_limits;
 mod conversions;
 mod coverage;
 mod dispatch;
