@@ -16,6 +16,8 @@ const COMMANDS: &[&[&str]] = &[
     &["rosetta", "compare-inference"],
     &["rosetta", "diff"],
     &["rosetta", "fingerprint"],
+    &["rosetta", "verify"],
+    &["rosetta", "chain"],
     &["inspect"],
     &["tensors"],
     &["convert"],
