@@ -99,6 +99,7 @@ const SEEN: &[(&str, &str, &str)] = &[
         "layers.1.mlp.down_proj.weight|blk.1.ffn_down.weight",
     ),
     ("file/nan-minimum", "F-DATA-QUALITY-002", "blk.1."),
+    ("file/bytes-swapped", "F-DATA-QUALITY-002", "down"),
     (
         "file/inf-weight",
         "F-DATA-QUALITY-002",
@@ -138,6 +139,7 @@ const UNSEEN: &[(&str, &str)] = &[
     ("file/transposed", "a square matrix is as good the other way; the answers show it"),
     ("file/bias-zeroed", "a bias of zeros is what no bias would be"),
     ("file/gains-less-one", "gains have no right size; the stages show it"),
+    ("file/entry-lost", "an entry without use is nothing that is missed here"),
     ("file/scale-off", "a fifth more is as plausible; comparisons with the source show it"),
     ("file/sign-flipped", "either sign is as plausible; the answers show it"),
     (
