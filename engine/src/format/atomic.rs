@@ -24,7 +24,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>)
     write_checked(path, fill, |_, ()| Ok(()))
 }
 
-/// As [`write`]; `check` sees the whole file, and what `fill` gave, before it gets its name.
+/// As [`write()`]; `check` sees the whole file, and what `fill` gave, before it gets its name.
 ///
 /// # Errors
 /// Those of `fill` and of `check`, and [`crate::Code::Io`] when the system refuses.

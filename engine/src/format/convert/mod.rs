@@ -1,8 +1,8 @@
 //! Container to container, in every direction, requantised where asked.
 //!
 //! Stored bytes pass through untouched unless another dtype is asked for. A model is first taken out of its container
-//! ([`portable`]), then written in the words of the other one; what that one has no words for is carried along
-//! ([`carried`]). What cannot be said at all (biases of unknown roles, a pre-tokenizer without a name) is an error, not
+//! (`portable`), then written in the words of the other one; what that one has no words for is carried along
+//! (`carried`). What cannot be said at all (biases of unknown roles, a pre-tokenizer without a name) is an error, not
 //! a loss, and so is a weight that is not finite.
 
 use std::io::Write;
