@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::cursor::{Cursor, align_up, range};
+use super::lenience::Lenience;
 use super::{Container, Format, Metadata, Note, TENSORS_MAX, TensorEntry, json};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
@@ -84,9 +85,7 @@ pub(super) fn is_alias(key: &str) -> bool {
 /// # Errors
 /// The `E03xx` code of the first broken invariant.
 pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
-    let container = parse_structure(bytes)?;
-    verify_footer(bytes, &container)?;
-    Ok(container)
+    read(bytes, true, &mut Lenience::none())
 }
 
 /// Parses without reading the payloads: everything but the footer checksum is verified.
@@ -94,15 +93,32 @@ pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_structure(bytes: &[u8]) -> Result<Container<'_>> {
-    let header = Header::read(bytes)?;
-    let metadata = read_metadata(bytes, &header)?;
-    let tensors = read_index(bytes, &header)?;
+    read(bytes, false, &mut Lenience::none())
+}
+
+/// Parses what can be parsed; the checksum over the whole file only when `verify`.
+///
+/// # Errors
+/// As [`parse`], for what `lenience` does not keep.
+pub(super) fn read<'a>(
+    bytes: &'a [u8],
+    verify: bool,
+    lenience: &mut Lenience,
+) -> Result<Container<'a>> {
+    let header = Header::read(bytes, lenience)?;
+    let metadata = lenience.pass(read_metadata(bytes, &header))?.unwrap_or_default();
+    let tensors = read_index(bytes, &header, lenience)?;
     let mut notes = header.notes();
-    check_overlap(&tensors)?;
-    if check_end(bytes.len() as u64, header.data, &tensors)?.is_none() {
+    check_overlap(&tensors, lenience)?;
+    // Of a file that does not end where its tensors do, no four bytes are known to be the footer.
+    let end = lenience.pass(check_end(bytes.len() as u64, header.data, &tensors))?;
+    if end == Some(None) {
         let text =
             "the file has no checksum footer: a damaged weight would not be noticed".to_owned();
-        notes.push(Note { rule: NO_FOOTER, text });
+        notes.push(Note { rule: "apr-no-footer", text });
+    }
+    if verify && end.flatten().is_some() {
+        lenience.pass(verify_footer(bytes))?;
     }
     Ok(Container {
         format: Format::Apr,
@@ -113,17 +129,11 @@ pub fn parse_structure(bytes: &[u8]) -> Result<Container<'_>> {
     })
 }
 
-/// The note on a file without a footer.
-const NO_FOOTER: &str = "apr-no-footer";
-
-/// Compares the footer, unless there is none, with the checksum of all bytes before it.
+/// Compares the footer with the checksum of all bytes before it.
 ///
 /// # Errors
 /// [`Code::AprFooterChecksum`].
-fn verify_footer(bytes: &[u8], container: &Container<'_>) -> Result<()> {
-    if container.notes.iter().any(|note| note.rule == NO_FOOTER) {
-        return Ok(());
-    }
+fn verify_footer(bytes: &[u8]) -> Result<()> {
     let Some((body, footer)) = bytes.split_last_chunk::<4>() else {
         return Ok(());
     };
@@ -149,7 +159,7 @@ struct Header {
 }
 
 impl Header {
-    fn read(bytes: &[u8]) -> Result<Self> {
+    fn read(bytes: &[u8], lenience: &mut Lenience) -> Result<Self> {
         let mut cursor = Cursor::new(bytes, Code::AprTruncated);
         let header = cursor.clone().take(HEADER_BYTES)?;
         check_magic(cursor.take(4)?)?;
@@ -160,15 +170,16 @@ impl Header {
         let metadata = (metadata_at, cursor.u32()?.into());
         let index = cursor.u64()?;
         let data = cursor.u64()?;
-        check_header_checksum(header, cursor.u32()?)?;
+        lenience.pass(check_header_checksum(header, cursor.u32()?))?;
         if major != 2 {
             return Err(Error::new(Code::AprVersion).at(4).expected("version 2").found(major));
         }
         if let Some((_, what)) = REFUSED_FLAGS.iter().find(|(mask, _)| flags & mask != 0) {
-            return Err(Error::new(Code::AprFlags)
+            let error = Error::new(Code::AprFlags)
                 .at(6)
                 .expected("plain row-major tensors in one file")
-                .found(format_args!("flags {flags:#06x}: {what}")));
+                .found(format_args!("flags {flags:#06x}: {what}"));
+            lenience.pass::<()>(Err(error))?;
         }
         let header = Self { major, minor, flags, tensors, metadata, index, data };
         header.check_sections(bytes.len() as u64)?;
@@ -270,7 +281,11 @@ fn read_metadata(bytes: &[u8], header: &Header) -> Result<Map<String, Value>> {
     Ok(metadata)
 }
 
-fn read_index<'a>(bytes: &'a [u8], header: &Header) -> Result<Vec<TensorEntry<'a>>> {
+fn read_index<'a>(
+    bytes: &'a [u8],
+    header: &Header,
+    lenience: &mut Lenience,
+) -> Result<Vec<TensorEntry<'a>>> {
     let data = usize::try_from(header.data).unwrap_or(usize::MAX);
     // The reader of the index must not run into the payloads.
     let section = bytes.get(..data).ok_or_else(|| Error::new(Code::AprOffsets).at(32))?;
@@ -286,15 +301,17 @@ fn read_index<'a>(bytes: &'a [u8], header: &Header) -> Result<Vec<TensorEntry<'a
             .found(count));
     }
     let mut tensors: Vec<TensorEntry<'a>> = Vec::new();
+    let mut last = String::new();
     for _ in 0..count {
         let at = cursor.offset();
-        let entry = read_entry(&mut cursor, bytes, header.data)?;
-        if let Some(last) = tensors.last() {
-            check_order(&last.name, &entry.name, at)?;
-        }
-        tensors.push(entry);
+        let (name, payload) = read_entry(&mut cursor, bytes, header.data)?;
+        let payload = lenience.pass(payload)?;
+        lenience.pass(check_order(&last, &name, at))?;
+        last.clone_from(&name);
+        let entry = |(offset, view)| TensorEntry { name: Cow::Owned(name), offset, view };
+        tensors.extend(payload.map(entry));
     }
-    check_index_padding(cursor)?;
+    lenience.pass(check_index_padding(cursor))?;
     Ok(tensors)
 }
 
@@ -321,7 +338,14 @@ fn check_index_padding(mut cursor: Cursor<'_>) -> Result<()> {
     Ok(())
 }
 
-fn read_entry<'a>(cursor: &mut Cursor<'_>, bytes: &'a [u8], data: u64) -> Result<TensorEntry<'a>> {
+/// An entry of the index: its name, and where its payload lies with what it is.
+type Entry<'a> = (String, Result<(u64, TensorView<'a>)>);
+
+/// Reads the next entry.
+///
+/// # Errors
+/// When the entry after it could not be found; what is wrong with the payload is told with the name.
+fn read_entry<'a>(cursor: &mut Cursor<'_>, bytes: &'a [u8], data: u64) -> Result<Entry<'a>> {
     let at = cursor.offset();
     let name_len = cursor.u16()?;
     let name = std::str::from_utf8(cursor.take(name_len.into())?)
@@ -341,24 +365,32 @@ fn read_entry<'a>(cursor: &mut Cursor<'_>, bytes: &'a [u8], data: u64) -> Result
     for dim in &mut dims[..rank] {
         *dim = cursor.u64()?;
     }
-    let shape = Shape::new(&dims[..rank]).map_err(|_| {
+    let place = (cursor.u64()?, cursor.u64()?);
+    let payload = read_payload(code, &dims[..rank], place, bytes, data);
+    Ok((name.to_owned(), payload.map_err(|error| error.tensor(name))))
+}
+
+/// Where a payload lies and what it is.
+fn read_payload<'a>(
+    code: u8,
+    dims: &[u64],
+    (offset, size): (u64, u64),
+    bytes: &'a [u8],
+    data: u64,
+) -> Result<(u64, TensorView<'a>)> {
+    let shape = Shape::new(dims).map_err(|_| {
         Error::new(Code::AprIndex)
-            .tensor(name)
             .expected("a number of elements below 2^64")
-            .found(format_args!("{:?}", &dims[..rank]))
+            .found(format_args!("{dims:?}"))
     })?;
-    let (offset, size) = (cursor.u64()?, cursor.u64()?);
     let place = data.checked_add(offset);
     let payload = place.and_then(|start| range(bytes, start, size)).ok_or_else(|| {
         Error::new(Code::AprTensorRange)
-            .tensor(name)
             .expected(format_args!("at most {} bytes of data", bytes.len() as u64 - data))
             .found(format_args!("{size} bytes at {offset}"))
             .hint("the file is damaged or its download was cut short")
     })?;
-    let view = resolve_dtype(code, shape, payload).map_err(|error| error.tensor(name))?;
-    let name = Cow::Owned(name.to_owned());
-    Ok(TensorEntry { name, offset: place.unwrap_or(u64::MAX), view })
+    Ok((place.unwrap_or(u64::MAX), resolve_dtype(code, shape, payload)?))
 }
 
 /// The dtypes that a code has stood for, most plausible first; the payload size decides between them.
@@ -407,16 +439,17 @@ fn resolve_dtype(code: u8, shape: Shape, payload: &[u8]) -> Result<TensorView<'_
     )
 }
 
-fn check_overlap(tensors: &[TensorEntry<'_>]) -> Result<()> {
+fn check_overlap(tensors: &[TensorEntry<'_>], lenience: &mut Lenience) -> Result<()> {
     let mut order: Vec<_> = tensors.iter().filter(|entry| !entry.view.bytes().is_empty()).collect();
     order.sort_by_key(|entry| entry.offset);
     for pair in order.windows(2) {
         let end = pair[0].offset + pair[0].view.bytes().len() as u64;
         if pair[1].offset < end {
-            return Err(Error::new(Code::AprTensorRange)
+            let overlap = Error::new(Code::AprTensorRange)
                 .tensor(&pair[1].name)
                 .expected(format_args!("a payload behind `{}`, which ends at {end}", pair[0].name))
-                .found(pair[1].offset));
+                .found(pair[1].offset);
+            lenience.pass::<()>(Err(overlap))?;
         }
     }
     Ok(())

@@ -215,3 +215,20 @@ fn the_preserving_writer_stores_the_blocks_of_the_gguf_under_its_names() {
         assert_eq!(found.view, entry.view, "{}", entry.name);
     }
 }
+
+#[test]
+fn everything_wrong_is_listed_in_its_order_and_parsing_refuses_the_first() {
+    let mut bytes = edited(|bytes| {
+        // Metadata that is no object, a dtype that is none, a payload beyond the file.
+        bytes[0x40] = b'[';
+        bytes[0x83] = 99;
+        bytes[0xb2] = 0xff;
+        bytes[0xb3] = 0xff;
+    });
+    *bytes.last_mut().unwrap() ^= 1;
+    let mut lenience = Lenience::listing();
+    read(&bytes, true, &mut lenience).unwrap();
+    let codes: Vec<Code> = lenience.into_errors().iter().map(Error::code).collect();
+    assert_eq!(codes[..3], [Code::AprMetadata, Code::AprDtype, Code::AprTensorRange]);
+    assert_eq!(parse(&bytes).unwrap_err().code(), codes[0]);
+}

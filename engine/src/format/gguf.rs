@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::cursor::{Cursor, align_up, range};
+use super::lenience::Lenience;
 use super::value::{Array, Typed, Value, fixed_size, type_id};
 use super::{Container, Format, Metadata, Note, TENSORS_MAX, TensorEntry};
 use crate::dtype::Dtype;
@@ -43,24 +44,32 @@ const TENSOR_BYTES_MIN: u64 = 8 + 1 + 4 + 4 + 8;
 /// # Errors
 /// The `E01xx` code of the first broken invariant, with its byte offset, key or tensor.
 pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
+    read(bytes, &mut Lenience::none())
+}
+
+/// Parses what can be parsed.
+///
+/// # Errors
+/// As [`parse`], for what `lenience` does not keep.
+pub(super) fn read<'a>(bytes: &'a [u8], lenience: &mut Lenience) -> Result<Container<'a>> {
     let mut cursor = Cursor::new(bytes, Code::GgufTruncated);
     let header = Header::read(&mut cursor)?;
-    let (pairs, alignment) = read_pairs(&mut cursor, header.pairs)?;
+    let (pairs, alignment) = read_pairs(&mut cursor, header.pairs, lenience)?;
     let pairs = pairs.into_iter().map(|(key, typed)| (key, typed.value)).collect();
     let tensors_at = cursor.offset();
     check_count("tensors", header.tensors, &cursor, TENSOR_BYTES_MIN, TENSORS_MAX)?;
     let mut names = BTreeSet::new();
     let mut infos = Vec::new();
     for _ in 0..header.tensors {
-        infos.push(Info::read(&mut cursor, &mut names)?);
+        infos.extend(Info::read(&mut cursor, &mut names, lenience)?);
     }
     let data = align_up(cursor.offset(), alignment)
         .ok_or_else(|| Error::new(Code::GgufAlignment).at(tensors_at).found(alignment))?;
     let mut tensors = Vec::new();
     for info in infos {
-        tensors.push(info.resolve(bytes, data, alignment)?);
+        tensors.extend(lenience.pass(info.resolve(bytes, data, alignment))?);
     }
-    let notes = check_layout(&tensors, data, alignment, bytes.len() as u64)?;
+    let notes = check_layout(&tensors, data, alignment, bytes.len() as u64, lenience)?;
     Ok(Container {
         format: Format::Gguf,
         version: header.version,
@@ -77,7 +86,7 @@ pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
 pub fn typed_pairs(bytes: &[u8]) -> Result<Vec<(&str, Typed<'_>)>> {
     let mut cursor = Cursor::new(bytes, Code::GgufTruncated);
     let header = Header::read(&mut cursor)?;
-    Ok(read_pairs(&mut cursor, header.pairs)?.0)
+    Ok(read_pairs(&mut cursor, header.pairs, &mut Lenience::none())?.0)
 }
 
 struct Header {
@@ -162,31 +171,41 @@ fn read_string<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str> {
 type Pairs<'a> = Vec<(&'a str, Typed<'a>)>;
 
 /// The metadata pairs, and the alignment among them.
-fn read_pairs<'a>(cursor: &mut Cursor<'a>, count: u64) -> Result<(Pairs<'a>, u64)> {
+fn read_pairs<'a>(
+    cursor: &mut Cursor<'a>,
+    count: u64,
+    lenience: &mut Lenience,
+) -> Result<(Pairs<'a>, u64)> {
     let mut pairs = Vec::new();
     let mut keys = BTreeSet::new();
     let mut alignment = ALIGNMENT_DEFAULT;
     for _ in 0..count {
         let at = cursor.offset();
         let key = read_string(cursor)?;
-        if key.is_empty() || key.len() > KEY_MAX || key.chars().any(char::is_control) {
-            return Err(Error::new(Code::GgufKey)
-                .at(at)
-                .expected(format_args!("1 to {KEY_MAX} bytes without control characters"))
-                .found(format_args!("{} bytes `{key}`", key.len())));
-        }
-        if !keys.insert(key) {
-            return Err(Error::new(Code::GgufDuplicateKey).at(at).found(key));
-        }
+        let known = lenience.pass(check_key(key, &mut keys, at))?;
         let type_at = cursor.offset();
         let id = cursor.u32()?;
         let value = read_value(cursor, id, type_at)?;
         if key == "general.alignment" {
             alignment = check_alignment(id, &value, type_at)?;
         }
-        pairs.push((key, Typed { id, value }));
+        pairs.extend(known.map(|()| (key, Typed { id, value })));
     }
     Ok((pairs, alignment))
+}
+
+/// Refuses keys that no writer writes, and one that was there before.
+fn check_key<'a>(key: &'a str, keys: &mut BTreeSet<&'a str>, at: u64) -> Result<()> {
+    if key.is_empty() || key.len() > KEY_MAX || key.chars().any(char::is_control) {
+        return Err(Error::new(Code::GgufKey)
+            .at(at)
+            .expected(format_args!("1 to {KEY_MAX} bytes without control characters"))
+            .found(format_args!("{} bytes `{key}`", key.len())));
+    }
+    if keys.insert(key) {
+        return Ok(());
+    }
+    Err(Error::new(Code::GgufDuplicateKey).at(at).found(key))
 }
 
 fn check_alignment(id: u32, value: &Value<'_>, at: u64) -> Result<u64> {
@@ -294,21 +313,15 @@ struct Info<'a> {
 }
 
 impl<'a> Info<'a> {
-    fn read(cursor: &mut Cursor<'a>, names: &mut BTreeSet<&'a str>) -> Result<Self> {
+    /// The next description; `None` when something is wrong with it that `lenience` keeps.
+    fn read(
+        cursor: &mut Cursor<'a>,
+        names: &mut BTreeSet<&'a str>,
+        lenience: &mut Lenience,
+    ) -> Result<Option<Self>> {
         let at = cursor.offset();
         let name = read_string(cursor)?;
-        if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
-            return Err(Error::new(Code::GgufTensorName)
-                .at(at)
-                .expected(format_args!("1 to {NAME_MAX} bytes without control characters"))
-                .found(format_args!("{} bytes `{name}`", name.len())));
-        }
-        if !names.insert(name) {
-            return Err(Error::new(Code::GgufTensorName)
-                .at(at)
-                .expected("unique names")
-                .found(format_args!("`{name}` twice")));
-        }
+        let named = lenience.pass(Self::check_name(name, names, at))?;
         let rank = cursor.u32()?;
         if rank > RANK_MAX {
             return Err(Error::new(Code::GgufTensorRank)
@@ -322,8 +335,26 @@ impl<'a> Info<'a> {
         for dim in dims.iter_mut().rev() {
             *dim = cursor.u64()?;
         }
-        let (dtype, shape, size) = check_size(name, cursor.u32()?, dims)?;
-        Ok(Self { name, dtype, shape, size, offset: cursor.u64()? })
+        let id = cursor.u32()?;
+        let sized = lenience.pass(check_size(name, id, dims))?;
+        let offset = cursor.u64()?;
+        Ok(named.and(sized).map(|(dtype, shape, size)| Self { name, dtype, shape, size, offset }))
+    }
+
+    fn check_name(name: &'a str, names: &mut BTreeSet<&'a str>, at: u64) -> Result<()> {
+        if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+            return Err(Error::new(Code::GgufTensorName)
+                .at(at)
+                .expected(format_args!("1 to {NAME_MAX} bytes without control characters"))
+                .found(format_args!("{} bytes `{name}`", name.len())));
+        }
+        if !names.insert(name) {
+            return Err(Error::new(Code::GgufTensorName)
+                .at(at)
+                .expected("unique names")
+                .found(format_args!("`{name}` twice")));
+        }
+        Ok(())
     }
 
     fn resolve(self, bytes: &'a [u8], data: u64, alignment: u64) -> Result<TensorEntry<'a>> {
@@ -411,6 +442,7 @@ fn check_layout(
     data: u64,
     alignment: u64,
     file_len: u64,
+    lenience: &mut Lenience,
 ) -> Result<Vec<Note>> {
     let mut notes = Vec::new();
     let mut order: Vec<_> = tensors.iter().filter(|entry| !entry.view.bytes().is_empty()).collect();
@@ -419,14 +451,15 @@ fn check_layout(
     let mut gaps = 0;
     for entry in order {
         if entry.offset < end {
-            return Err(Error::new(Code::GgufTensorOverlap)
+            let overlap = Error::new(Code::GgufTensorOverlap)
                 .tensor(&entry.name)
                 .expected(format_args!("an offset of at least {end}"))
-                .found(entry.offset));
+                .found(entry.offset);
+            lenience.pass::<()>(Err(overlap))?;
         }
-        gaps += entry.offset - end;
+        gaps += entry.offset.saturating_sub(end);
         let unpadded = entry.offset + entry.view.bytes().len() as u64;
-        end = align_up(unpadded, alignment).unwrap_or(unpadded);
+        end = end.max(align_up(unpadded, alignment).unwrap_or(unpadded));
     }
     if gaps > 0 {
         let text = format!("{gaps} bytes between tensors belong to none");

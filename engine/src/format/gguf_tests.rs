@@ -164,3 +164,30 @@ fn scalars_and_empty_tensors_are_defined() {
     assert_eq!(container.tensors[0].view.dequantize().unwrap(), [0.0]);
     assert_eq!(container.tensors[1].view.dequantize().unwrap(), [0.0; 0]);
 }
+
+#[test]
+fn everything_wrong_is_listed_in_its_order_and_parsing_refuses_the_first() {
+    let pairs = [pair("n", 4, &7u32.to_le_bytes()), pair("n", 4, &7u32.to_le_bytes())];
+    let tensors = [
+        tensor("a", &[2], 0, 1),
+        tensor("b", &[3], 99, 0),
+        tensor("a", &[2], 0, 32),
+        tensor("whole", &[2], 0, 32),
+        tensor("long", &[64], 0, 0),
+    ];
+    let bytes = file(3, &pairs, &tensors, &[0; 64]);
+    let mut lenience = Lenience::listing();
+    let container = read(&bytes, &mut lenience).unwrap();
+    let codes: Vec<Code> = lenience.into_errors().iter().map(Error::code).collect();
+    let expected = [
+        Code::GgufDuplicateKey,
+        Code::GgufTensorType,
+        Code::GgufTensorName,
+        Code::GgufTensorOffset,
+        Code::GgufTruncated,
+    ];
+    assert_eq!(codes, expected);
+    assert_eq!(code(&bytes), expected[0]);
+    let names: Vec<_> = container.tensors.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(names, ["whole"]);
+}

@@ -22,6 +22,7 @@ pub mod value;
 pub mod write;
 
 mod cursor;
+mod lenience;
 
 pub use source::{Sidecars, Source};
 pub use value::{Array, Typed, Value};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
+use super::lenience::Lenience;
 use super::mmap::{MappedFile, read_small};
 use super::safetensors::ShardIndex;
 use super::{Container, Format, Note, TensorEntry, apr, gguf, safetensors, sniff};
@@ -183,6 +184,22 @@ impl Source {
         Ok(containers)
     }
 
+    /// Everything that is wrong with the structure of the weight files, where [`Source::containers`] stops at the first.
+    pub fn violations(&self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for file in &self.files {
+            let mut lenience = Lenience::listing();
+            let last = read(self.format, file.bytes(), &mut lenience).err();
+            let found = lenience.into_errors().into_iter().chain(last);
+            errors.extend(found.map(|error| error.in_file(file.path())));
+        }
+        if errors.is_empty() {
+            // What files say of each other shows only when each of them is whole.
+            errors.extend(self.containers().err());
+        }
+        errors
+    }
+
     /// A handle on a tensor of shard `shard` that keeps the mapping alive and copies nothing.
     ///
     /// # Errors
@@ -233,6 +250,15 @@ fn parse(format: Format, bytes: &[u8], verify: bool) -> Result<Container<'_>> {
         Format::SafeTensors => safetensors::parse(bytes),
         Format::Apr if verify => apr::parse(bytes),
         Format::Apr => apr::parse_structure(bytes),
+    }
+}
+
+/// Parses what can be parsed of one file, checksums included.
+fn read<'a>(format: Format, bytes: &'a [u8], lenience: &mut Lenience) -> Result<Container<'a>> {
+    match format {
+        Format::Gguf => gguf::read(bytes, lenience),
+        Format::SafeTensors => safetensors::read(bytes, lenience),
+        Format::Apr => apr::read(bytes, true, lenience),
     }
 }
 

@@ -81,10 +81,8 @@ impl Model {
     /// the first. A part that is absent (a tokenizer, a chat template) is no violation; parts that can only be
     /// read after a broken one are left out.
     pub fn violations(source: &Source) -> Vec<Error> {
-        let containers = match source.containers() {
-            Ok(containers) => containers,
-            Err(error) => return vec![error.in_file(source.path())],
-        };
+        // Of a broken structure every break is told, not just the one that ends `containers`.
+        let Ok(containers) = source.containers() else { return source.violations() };
         let mut errors = Vec::new();
         let mut tokenizer = read_tokenizer(source);
         match read_config(source, &containers) {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::cursor::range;
+use super::super::lenience::Lenience;
 use super::super::{TENSORS_MAX, TensorEntry};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Place, Result};
@@ -41,8 +42,8 @@ pub(super) struct Walked<'h> {
 
 /// One tensor as the header describes it.
 pub(super) struct Raw {
-    dtype: Dtype,
-    shape: Shape,
+    /// `None` when something is wrong with them that was kept.
+    kind: Option<(Dtype, Shape)>,
     pub(super) begin: u64,
     pub(super) end: u64,
 }
@@ -51,14 +52,16 @@ pub(super) struct Raw {
 ///
 /// # Errors
 /// As [`super::parse`], for what the header alone can show.
-pub(super) fn walk(header: &str) -> Result<Walked<'_>> {
-    let thrown = Thrown::default();
+pub(super) fn walk<'h>(header: &'h str, lenience: &mut Lenience) -> Result<Walked<'h>> {
+    let kept = std::mem::take(lenience);
+    let thrown = Thrown { error: RefCell::default(), lenience: RefCell::new(kept) };
     let mut deserializer = serde_json::Deserializer::from_str(header);
     let walked = HeaderSeed(&thrown)
         .deserialize(&mut deserializer)
         .and_then(|walked| deserializer.end().map(|()| walked));
+    *lenience = thrown.lenience.take();
     walked.map_err(|error| {
-        thrown.0.take().unwrap_or_else(|| {
+        thrown.error.take().unwrap_or_else(|| {
             let offset = 8 + byte_offset(header, error.line(), error.column());
             Error::new(Code::StHeaderJson)
                 .place(Place::Offset(offset))
@@ -75,13 +78,21 @@ fn byte_offset(text: &str, line: usize, column: usize) -> u64 {
 }
 
 /// Carries an error of ours through the JSON parser, which only carries its own.
-#[derive(Default)]
-struct Thrown(RefCell<Option<Error>>);
+struct Thrown {
+    error: RefCell<Option<Error>>,
+    lenience: RefCell<Lenience>,
+}
 
 impl Thrown {
     fn throw<E: de::Error>(&self, error: Error) -> E {
-        self.0.borrow_mut().get_or_insert(error);
+        self.error.borrow_mut().get_or_insert(error);
         E::custom("refused")
+    }
+
+    /// The value, or `None` for an error that was kept.
+    fn pass<T, E: de::Error>(&self, result: Result<T>) -> Result<Option<T>, E> {
+        let passed = self.lenience.borrow_mut().pass(result);
+        passed.map_err(|error| self.throw(error))
     }
 }
 
@@ -135,9 +146,9 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                 ));
             }
             let raw = entries.next_value_seed(TensorSeed { thrown: self.0, name: &name })?;
-            tensors.push((name, raw));
+            tensors.extend(raw.map(|raw| (name, raw)));
         }
-        unique(&tensors).map_err(|error| self.0.throw(error))?;
+        self.0.pass(unique(&tensors))?;
         Ok(Walked { metadata: metadata.unwrap_or_default(), tensors })
     }
 }
@@ -245,16 +256,16 @@ struct TensorSeed<'t> {
     name: &'t str,
 }
 
-seed!(TensorSeed => Raw, deserialize_map);
+seed!(TensorSeed => Option<Raw>, deserialize_map);
 
 impl<'de> Visitor<'de> for TensorSeed<'_> {
-    type Value = Raw;
+    type Value = Option<Raw>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with dtype, shape and data_offsets")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Raw, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Option<Raw>, A::Error> {
         let error = |code| Error::new(code).tensor(self.name);
         let (mut dtype, mut shape, mut offsets) = (None, None, None);
         while let Some(Text(field)) = entries.next_key()? {
@@ -263,9 +274,8 @@ impl<'de> Visitor<'de> for TensorSeed<'_> {
             let twice = match &*field {
                 "dtype" => {
                     let Text(name) = entries.next_value()?;
-                    let known = parse_dtype(&name)
-                        .map_err(|error| self.thrown.throw(error.tensor(self.name)))?;
-                    dtype.replace(known).is_some()
+                    let known = parse_dtype(&name).map_err(|error| error.tensor(self.name));
+                    dtype.replace(self.thrown.pass(known)?).is_some()
                 }
                 "shape" => {
                     let dims = entries.next_value_seed(numbers(Code::StShape, RANK_MAX))?;
@@ -293,8 +303,12 @@ impl<'de> Visitor<'de> for TensorSeed<'_> {
             let missing = error(Code::StHeaderJson).expected("dtype, shape and data_offsets");
             return Err(self.thrown.throw(missing.found("one missing")));
         };
-        Raw::new(dtype, dims.as_slice(), offsets.as_slice())
-            .map_err(|error| self.thrown.throw(error.tensor(self.name)))
+        let span = span(offsets.as_slice()).map_err(|error| error.tensor(self.name));
+        let Some((begin, end)) = self.thrown.pass(span)? else { return Ok(None) };
+        let Some(dtype) = dtype else { return Ok(Some(Raw { kind: None, begin, end })) };
+        let shape = check_shape(dtype, dims.as_slice(), end - begin);
+        let shape = self.thrown.pass(shape.map_err(|error| error.tensor(self.name)))?;
+        Ok(Some(Raw { kind: shape.map(|shape| (dtype, shape)), begin, end }))
     }
 }
 
@@ -360,41 +374,42 @@ impl<'de> Visitor<'de> for NumbersSeed<'_> {
     }
 }
 
-impl Raw {
-    fn new(dtype: Dtype, dims: &[u64], offsets: &[u64]) -> Result<Self> {
-        let &[begin, end] = offsets else {
-            return Err(Error::new(Code::StOffsets)
-                .expected("two data offsets")
-                .found(offsets.len()));
-        };
-        let len = end.checked_sub(begin).ok_or_else(|| {
-            Error::new(Code::StOffsets).expected("begin <= end").found(format_args!("{offsets:?}"))
-        })?;
-        let wrong = |found: String| {
-            Error::new(Code::StShape)
-                .expected(format_args!("{len} bytes as the data offsets say"))
-                .found(found)
-        };
-        let shape =
-            Shape::new(dims).map_err(|_| wrong(format!("{dtype} {dims:?}, which overflows")))?;
-        let size = shape.elements().checked_mul(dtype.block_bytes() as u64);
-        if size != Some(len) {
-            return Err(wrong(format!("{dtype} {dims:?}")));
-        }
-        Ok(Self { dtype, shape, begin, end })
+/// Where the data of a tensor begin and end.
+fn span(offsets: &[u64]) -> Result<(u64, u64)> {
+    let wrong = |expected: &str| Error::new(Code::StOffsets).expected(expected);
+    match offsets {
+        &[begin, end] if begin <= end => Ok((begin, end)),
+        [_, _] => Err(wrong("begin <= end").found(format_args!("{offsets:?}"))),
+        _ => Err(wrong("two data offsets").found(offsets.len())),
     }
+}
 
+/// The shape of a tensor of `len` bytes.
+fn check_shape(dtype: Dtype, dims: &[u64], len: u64) -> Result<Shape> {
+    let wrong = |found: String| {
+        Error::new(Code::StShape)
+            .expected(format_args!("{len} bytes as the data offsets say"))
+            .found(found)
+    };
+    let shape =
+        Shape::new(dims).map_err(|_| wrong(format!("{dtype} {dims:?}, which overflows")))?;
+    let size = shape.elements().checked_mul(dtype.block_bytes() as u64);
+    if size == Some(len) { Ok(shape) } else { Err(wrong(format!("{dtype} {dims:?}"))) }
+}
+
+impl Raw {
+    /// The tensor; `None` when it is not known what it is.
     pub(super) fn resolve<'b>(
         self,
         name: Cow<'b, str>,
         bytes: &'b [u8],
         data: u64,
-    ) -> Result<TensorEntry<'b>> {
-        let offset = data + self.begin;
+    ) -> Result<Option<TensorEntry<'b>>> {
+        let Some((dtype, shape)) = self.kind else { return Ok(None) };
+        let offset = data.saturating_add(self.begin);
         let payload = range(bytes, offset, self.end - self.begin)
             .ok_or_else(|| Error::new(Code::StTruncated).tensor(&name))?;
-        let view = TensorView::new(self.dtype, self.shape, payload)
-            .map_err(|error| error.tensor(&name))?;
-        Ok(TensorEntry { name, offset, view })
+        let view = TensorView::new(dtype, shape, payload).map_err(|error| error.tensor(&name))?;
+        Ok(Some(TensorEntry { name, offset, view }))
     }
 }

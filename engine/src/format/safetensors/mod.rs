@@ -8,8 +8,10 @@ mod header;
 mod shards;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use super::cursor::Cursor;
+use super::lenience::Lenience;
 use super::{Container, Format, Metadata};
 use crate::error::{Code, Error, Result};
 
@@ -24,13 +26,21 @@ pub const HEADER_MAX: u64 = 16 << 20;
 /// The `E02xx` code of the first broken invariant, [`Code::DtypeUnsupported`] for a dtype of the format that
 /// this engine does not have, [`Code::LimitExceeded`] for too many tensors.
 pub fn parse(bytes: &[u8]) -> Result<Container<'_>> {
+    read(bytes, &mut Lenience::none())
+}
+
+/// Parses what can be parsed.
+///
+/// # Errors
+/// As [`parse`], for what `lenience` does not keep.
+pub(super) fn read<'a>(bytes: &'a [u8], lenience: &mut Lenience) -> Result<Container<'a>> {
     let (header, data_start) = header_text(bytes)?;
-    let walked = header::walk(header)?;
+    let walked = header::walk(header, lenience)?;
     let data_len = bytes.len() as u64 - data_start;
-    check_layout(&walked.tensors, data_len)?;
+    check_layout(&walked.tensors, data_len, lenience)?;
     let mut tensors = Vec::new();
     for (name, raw) in walked.tensors {
-        tensors.push(raw.resolve(name, bytes, data_start)?);
+        tensors.extend(lenience.pass(raw.resolve(name, bytes, data_start))?.flatten());
     }
     Ok(Container {
         format: Format::SafeTensors,
@@ -68,31 +78,39 @@ fn header_text(bytes: &[u8]) -> Result<(&str, u64)> {
 }
 
 /// Payloads must cover the data from its first to its last byte, without overlap or gap, in any order.
-fn check_layout(tensors: &[(Cow<'_, str>, header::Raw)], data_len: u64) -> Result<()> {
+fn check_layout(
+    tensors: &[(Cow<'_, str>, header::Raw)],
+    data_len: u64,
+    lenience: &mut Lenience,
+) -> Result<()> {
     let mut order: Vec<_> = tensors.iter().collect();
     order.sort_by_key(|(_, raw)| (raw.begin, raw.end));
     let mut end = 0;
     for (name, raw) in order {
         if raw.begin != end {
-            return Err(Error::new(Code::StOffsets)
+            let apart = Error::new(Code::StOffsets)
                 .tensor(name)
                 .expected(format_args!("data that begins at {end}, where the one before ends"))
-                .found(raw.begin));
+                .found(raw.begin);
+            lenience.pass::<()>(Err(apart))?;
         }
-        end = raw.end;
+        end = end.max(raw.end);
     }
-    if end > data_len {
-        return Err(Error::new(Code::StTruncated)
-            .expected(format_args!("{end} bytes of data"))
-            .found(format_args!("{data_len} bytes"))
-            .hint("the file is damaged or its download was cut short"));
-    }
-    if end < data_len {
-        return Err(Error::new(Code::StTrailing)
-            .expected(format_args!("{end} bytes of data"))
-            .found(format_args!("{data_len} bytes")));
-    }
+    lenience.pass(check_end(end, data_len))?;
     Ok(())
+}
+
+/// The data end where the last payload does.
+fn check_end(end: u64, data_len: u64) -> Result<()> {
+    let (code, hint) = match end.cmp(&data_len) {
+        Ordering::Equal => return Ok(()),
+        Ordering::Greater => {
+            (Code::StTruncated, "the file is damaged or its download was cut short")
+        }
+        Ordering::Less => (Code::StTrailing, ""),
+    };
+    let error = Error::new(code).expected(format_args!("{end} bytes of data"));
+    Err(error.found(format_args!("{data_len} bytes")).hint(hint))
 }
 
 #[cfg(test)]

@@ -146,3 +146,28 @@ fn the_index_and_the_shards_must_name_the_same_tensors() {
     let missing = r#"{"a":"m.safetensors","b":"m.safetensors","c":"m.safetensors"}"#;
     assert_eq!(check(missing), Err(Code::StIndex));
 }
+
+#[test]
+fn everything_wrong_is_listed_in_its_order_and_parsing_refuses_the_first() {
+    let header = r#"{"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]},
+        "b":{"dtype":"F32","shape":[3],"data_offsets":[8,16]},
+        "c":{"dtype":"F32","shape":[1],"data_offsets":[16,20]},
+        "d":{"dtype":"F32","shape":[1],"data_offsets":[24,28]}}"#;
+    let bytes = file(header, &[0; 26]);
+    let mut lenience = Lenience::listing();
+    let container = read(&bytes, &mut lenience).unwrap();
+    let errors = lenience.into_errors();
+    let codes: Vec<Code> = errors.iter().map(Error::code).collect();
+    let expected = [
+        Code::StDtype,
+        Code::StShape,
+        Code::StOffsets,
+        // The file as a whole, and the tensor that is cut off.
+        Code::StTruncated,
+        Code::StTruncated,
+    ];
+    assert_eq!(codes, expected, "{errors:?}");
+    assert_eq!(code(header, 26), expected[0]);
+    let names: Vec<_> = container.tensors.iter().map(|entry| &*entry.name).collect();
+    assert_eq!(names, ["c"]);
+}
