@@ -26,6 +26,7 @@ const LADDER: Ladder = Ladder { first: -0.5, step: 0.1, steps: 15 };
 impl Block<SUPER> for Q2K {
     const DTYPE: Dtype = Dtype::Q2K;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; SUPER]) {
         let (d, dmin) = (widen(self.d), widen(self.dmin));
         let quants = unpack_pairs(&self.qs);

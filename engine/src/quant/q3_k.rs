@@ -25,6 +25,7 @@ const _: () = assert!(size_of::<Q3K>() == Dtype::Q3K.block_bytes());
 impl Block<SUPER> for Q3K {
     const DTYPE: Dtype = Dtype::Q3K;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; SUPER]) {
         let d = widen(self.d);
         let scales = unpack_scales(&self.scales);

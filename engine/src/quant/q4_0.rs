@@ -19,6 +19,7 @@ const _: () = assert!(size_of::<Q4_0>() == Dtype::Q4_0.block_bytes());
 impl Block<32> for Q4_0 {
     const DTYPE: Dtype = Dtype::Q4_0;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; 32]) {
         let d = widen(self.d);
         for (i, &byte) in self.qs.iter().enumerate() {

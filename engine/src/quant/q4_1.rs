@@ -21,6 +21,7 @@ const _: () = assert!(size_of::<Q4_1>() == Dtype::Q4_1.block_bytes());
 impl Block<32> for Q4_1 {
     const DTYPE: Dtype = Dtype::Q4_1;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; 32]) {
         let (d, m) = (widen(self.d), widen(self.m));
         for (i, &byte) in self.qs.iter().enumerate() {

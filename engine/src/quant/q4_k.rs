@@ -26,6 +26,7 @@ const LADDER: Ladder = Ladder { first: -1.0, step: 0.1, steps: 20 };
 impl Block<SUPER> for Q4K {
     const DTYPE: Dtype = Dtype::Q4K;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; SUPER]) {
         Grids::unpack(self.d, self.dmin, &self.scales).values(&self.quants(), out);
     }

@@ -20,6 +20,7 @@ const _: () = assert!(size_of::<Q5_0>() == Dtype::Q5_0.block_bytes());
 impl Block<32> for Q5_0 {
     const DTYPE: Dtype = Dtype::Q5_0;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; 32]) {
         let d = widen(self.d);
         for (value, quant) in out.iter_mut().zip(join(self.qh, &self.qs)) {

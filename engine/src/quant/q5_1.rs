@@ -23,6 +23,7 @@ const _: () = assert!(size_of::<Q5_1>() == Dtype::Q5_1.block_bytes());
 impl Block<32> for Q5_1 {
     const DTYPE: Dtype = Dtype::Q5_1;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; 32]) {
         let (d, m) = (widen(self.d), widen(self.m));
         for (value, quant) in out.iter_mut().zip(join(self.qh, &self.qs)) {

@@ -27,6 +27,7 @@ const LADDER: Ladder = Ladder { first: -0.5, step: 0.1, steps: 15 };
 impl Block<SUPER> for Q5K {
     const DTYPE: Dtype = Dtype::Q5K;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; SUPER]) {
         Grids::unpack(self.d, self.dmin, &self.scales).values(&self.quants(), out);
     }

@@ -24,6 +24,7 @@ const _: () = assert!(size_of::<Q6K>() == Dtype::Q6K.block_bytes());
 impl Block<SUPER> for Q6K {
     const DTYPE: Dtype = Dtype::Q6K;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; SUPER]) {
         let d = widen(self.d);
         let quants = self.quants();

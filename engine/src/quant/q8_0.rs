@@ -19,6 +19,7 @@ const _: () = assert!(size_of::<Q8_0>() == Dtype::Q8_0.block_bytes());
 impl Block<32> for Q8_0 {
     const DTYPE: Dtype = Dtype::Q8_0;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; 32]) {
         let d = widen(self.d);
         for (value, &quant) in out.iter_mut().zip(&self.qs) {

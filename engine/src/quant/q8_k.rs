@@ -20,6 +20,7 @@ const _: () = assert!(size_of::<Q8K>() == Dtype::Q8K.block_bytes());
 impl Block<SUPER> for Q8K {
     const DTYPE: Dtype = Dtype::Q8K;
 
+    #[inline]
     fn dequantize(&self, out: &mut [f32; SUPER]) {
         let d = self.d.get();
         for (value, &quant) in out.iter_mut().zip(&self.qs) {

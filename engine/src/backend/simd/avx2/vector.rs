@@ -42,13 +42,6 @@ pub(super) fn load_half<T>(bytes: &[T; 16]) -> __m128i {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_half_i16(words: &[i16; 8]) -> __m128i {
-    // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
-    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn load_f32(values: &[f32; 8]) -> __m256 {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
@@ -108,24 +101,6 @@ pub(super) fn lanes_f32(vector: __m256) -> [f32; 8] {
     let mut lanes = [0.0; 8];
     store_f32(vector, &mut lanes);
     lanes
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store_u32(vector: __m256i, words: &mut [u32; 8]) {
-    // SAFETY: writes the 32 bytes of the reference; no alignment is asked for.
-    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), vector) }
-}
-
-/// The first four words in both halves of a vector, the last four in those of another.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_halves_twice(words: &[u32; 8]) -> [__m256i; 2] {
-    let words = words.as_chunks::<4>().0;
-    // SAFETY: reads the 16 bytes of each half; no alignment is asked for.
-    [0, 1].map(|half| unsafe {
-        _mm256_broadcastsi128_si256(_mm_loadu_si128(words[half].as_ptr().cast()))
-    })
 }
 
 /// The four lanes.

@@ -1,6 +1,6 @@
 //! One pass over stored weights: the statistics of every tensor, read once, block by block, on all threads.
 //!
-//! Tensors are cut into spans of about a mebibyte; each is read by one thread, and what the spans of a tensor gave is
+//! Tensors are cut into spans of a few mebibytes; each is read by one thread, and what the spans of a tensor gave is
 //! merged in the order of the file, so neither the number of threads nor their timing shows in the numbers. No
 //! value is written out and nothing but a record per span is allocated.
 
@@ -20,8 +20,9 @@ use crate::tensor::TensorView;
 
 pub(super) use portable::statistics as portable_statistics;
 
-/// Bytes of a span: long enough to be read at full speed, short enough to be shared out evenly.
-const SPAN_BYTES: usize = 1 << 20;
+/// Bytes of a span: short enough to be shared out evenly, and long enough for the extremes to be found in a small part of
+/// it: until then many blocks could hold a new one.
+const SPAN_BYTES: usize = 8 << 20;
 /// Most values of a block.
 const BLOCK_LEN_MAX: usize = quant::SUPER;
 

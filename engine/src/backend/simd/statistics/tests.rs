@@ -2,6 +2,7 @@
 
 use super::super::kernels::Kernels;
 use super::super::tests::{Words, scale_offsets, weights};
+use super::SPAN_BYTES;
 use crate::dtype::Dtype;
 use crate::quant::statistics::Statistics;
 use crate::quant::{self, SUPER};
@@ -153,6 +154,26 @@ fn a_group_whose_minimum_is_a_multiple_of_its_step_has_its_zeros_found() {
 }
 
 #[test]
+fn a_block_whose_minimum_is_a_multiple_of_its_step_has_its_zeros_found() {
+    // d = 1, m = -5 or 3: value = quant + m, zero wherever the quant is 5.
+    for kernels in Kernels::available() {
+        for dtype in [Dtype::Q4_1, Dtype::Q5_1] {
+            let mut words = Words(7);
+            let mut bytes = vec![0u8; 77 * dtype.block_bytes()];
+            bytes.fill_with(|| words.next() as u8);
+            for (i, block) in bytes.chunks_exact_mut(dtype.block_bytes()).enumerate() {
+                let minimum: u16 = if i % 3 == 0 { 0xC500 } else { 0x4200 };
+                block[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
+                block[2..4].copy_from_slice(&minimum.to_le_bytes());
+            }
+            let view = view(dtype, 1, 77 * 32, &bytes);
+            assert!(Statistics::of(&view).unwrap().zeros > 15, "{dtype}");
+            check(&kernels, &view, "multiples");
+        }
+    }
+}
+
+#[test]
 fn plain_values_are_counted_at_any_length_and_of_any_kind() {
     let kinds = [
         0.0,
@@ -209,9 +230,9 @@ fn only_the_values_of_a_padded_or_flattened_tensor_count() {
 fn a_tensor_of_many_spans_gives_the_same_bits_on_any_number_of_threads() {
     for dtype in [Dtype::Q4K, Dtype::Q8_0, Dtype::BF16, Dtype::AprQ8] {
         let one = stored(dtype, 1, 64 * SUPER, &trained(64 * SUPER));
-        let repeats = 5_000_000 / one.len();
+        let repeats = 5 * SPAN_BYTES / 2 / one.len();
         let (bytes, cols) = match dtype {
-            Dtype::AprQ8 => (vec![7; 4_000_004], 4_000_000),
+            Dtype::AprQ8 => (vec![7; 2 * SPAN_BYTES + 5], 2 * SPAN_BYTES + 1),
             _ => (one.repeat(repeats), 64 * SUPER * repeats),
         };
         let view = view(dtype, 1, cols, &bytes);

@@ -1,8 +1,6 @@
-//! Statistics of 32-value blocks.
+//! Blocks of 32 values, eight at a time: a block to a lane.
 //!
-//! Blocks without an offset are counted as quants: sums and squares as integers, each block's times its step into
-//! lanes of f32 that are emptied every few blocks. What the steps alone tell is asked of many at once, first.
-//! Blocks with an offset are looked at value by value.
+//! Two blocks share a vector, one to a half, so that what is done to quants is done to both.
 
 // (The lint is silent in test builds, where an expectation of it would fail.)
 #[cfg_attr(
@@ -10,194 +8,203 @@
     expect(clippy::wildcard_imports, reason = "the vocabulary of this file")
 )]
 use std::arch::x86_64::*;
-use std::hint::black_box;
 
-use super::super::blocks::{fifth_bits, nibbles};
-use super::super::vector::{lanes_u64, load_i8, prefetch, splat, sum};
-use super::values::{BLOCKS, Range, Steps, Values, extremes, is_finite, zeros_among};
-use crate::quant::statistics::Statistics;
-use crate::quant::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use zerocopy::little_endian::U16;
 
-/// Sums over quants of blocks.
-///
-/// Nothing here is ever borrowed, so that all of it stays in registers.
-#[derive(Clone, Copy)]
-struct Sums {
-    squares: __m256,
-    values: __m256,
-    /// Counts in bytes.
-    zeros: __m256i,
-}
+use super::super::vector::{lanes_f32, load_half, load_i8};
+use super::lanes::{
+    Affine, AffineLanes, Symmetric, SymmetricLanes, fours_of_squares, merged, sums_by_half,
+    wide_sums_by_half,
+};
+use crate::quant::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-impl Sums {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn zero() -> Self {
-        let (squares, values) = (_mm256_setzero_ps(), _mm256_setzero_ps());
-        Self { squares, values, zeros: _mm256_setzero_si256() }
-    }
-
-    /// Takes a block in: its quants, the sums of their squares in lanes, and their sums.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn add(
-        self,
-        (quants, squares, sums): (__m256i, __m256i, __m256i),
-        step: f32,
-        squared: f32,
-    ) -> Self {
-        let squares = _mm256_cvtepi32_ps(squares);
-        let zero = _mm256_cmpeq_epi8(quants, _mm256_setzero_si256());
-        Self {
-            squares: _mm256_fmadd_ps(squares, _mm256_set1_ps(squared), self.squares),
-            values: _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(step), self.values),
-            zeros: _mm256_sub_epi8(self.zeros, zero),
-        }
-    }
-
-    /// Empties the lanes into `total`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn write(self, total: &mut Statistics) {
-        total.squares += f64::from(sum(self.squares));
-        total.sum += f64::from(sum(self.values));
-        let zeros = _mm256_sad_epu8(self.zeros, _mm256_setzero_si256());
-        total.zeros += lanes_u64(zeros).iter().sum::<u64>();
-    }
-}
-
-/// `range` with the values of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn with_quants(range: Range, quants: __m256i, step: f32) -> Range {
-    let (low, high) = extremes(quants);
-    let (one, other) = (step * f32::from(low), step * f32::from(high));
-    range.with(one.min(other), one.max(other))
+pub(super) fn q4_0_add(blocks: &[Q4_0; 8], mut lanes: SymmetricLanes) -> SymmetricLanes {
+    // (quant - 8)².
+    let squares = table([64, 49, 36, 25, 16, 9, 4, 1, 0, 1, 4, 9, 16, 25, 36, 49]);
+    let middle = _mm256_set1_epi8(8);
+    let nothing = _mm256_setzero_si256();
+    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
+    for i in 0..4 {
+        let (low, high) = nibbles(&blocks[i].qs, &blocks[i + 4].qs);
+        let zero = |quants| _mm256_cmpeq_epi8(quants, middle);
+        lanes = lanes.add_zeros(_mm256_add_epi8(zero(low), zero(high)));
+        sum_parts[i] = _mm256_add_epi8(low, high);
+        let squared = |quants| _mm256_shuffle_epi8(squares, quants);
+        square_parts[i] = _mm256_add_epi8(squared(low), squared(high));
+    }
+    let sums = _mm256_cvtepi32_ps(sums_by_half(sum_parts));
+    lanes.add(Symmetric {
+        steps: widened(blocks, |block| block.d),
+        sums: _mm256_sub_ps(sums, _mm256_set1_ps(8.0 * 32.0)),
+        squares: _mm256_cvtepi32_ps(sums_by_half(square_parts)),
+    })
 }
 
-/// One function over blocks whose values are step times quant. `$read` gives quants, squares and sums.
-macro_rules! symmetric_statistics {
-    ($name:ident, $block:ty, $top:literal, $read:path, $widened:ident) => {
-        // Apart because hardly any chunk of blocks asks for it.
-        #[cold]
-        #[inline(never)]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn $widened(range: Range, blocks: &[$block], steps: &Steps) -> Range {
-            blocks.iter().zip(&steps.steps).fold(range, |range, (block, step)| {
-                let beyond = step.abs() * $top > range.reach;
-                if beyond { with_quants(range, $read(block).0, *step) } else { range }
-            })
-        }
-
-        #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $name(bytes: &[u8]) -> Option<Statistics> {
-            let blocks: &[$block] = quant::blocks(bytes);
-            let values = blocks.len() as u64 * 32;
-            let mut total = Statistics { values, ..Statistics::default() };
-            let mut range = Range::EMPTY;
-            for blocks in blocks.chunks(BLOCKS) {
-                let mut words = [0; BLOCKS];
-                for (block, word) in blocks.iter().zip(&mut words) {
-                    prefetch(block);
-                    *word = block.d.get() as i16;
-                }
-                let (steps, told) = Steps::read(black_box(&words));
-                if told.largest == f32::INFINITY {
-                    return None;
-                }
-                let mut sums = Sums::zero();
-                let scaled = steps.steps.iter().zip(&steps.squares);
-                for (block, (&step, &squared)) in blocks.iter().zip(scaled) {
-                    sums = sums.add($read(block), step, squared);
-                }
-                // The steps behind the last block are zero too.
-                if told.zeros != BLOCKS - blocks.len() {
-                    sums.zeros = _mm256_setzero_si256();
-                    total.zeros += zeros_among(blocks);
-                }
-                sums.write(&mut total);
-                if told.largest * $top > range.reach {
-                    range = $widened(range, blocks, &steps);
-                }
-            }
-            (total.min, total.max) = (range.low, range.high);
-            Some(total)
-        }
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q4_1_add(blocks: &[Q4_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
+    let nothing = _mm256_setzero_si256();
+    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
+    for i in 0..4 {
+        let quants = nibbles(&blocks[i].qs, &blocks[i + 4].qs);
+        (sum_parts[i], square_parts[i]) = sums_and_squares(quants);
+    }
+    let groups = Affine {
+        steps: widened(blocks, |block| block.d),
+        offsets: negated(widened(blocks, |block| block.m)),
+        sums: _mm256_cvtepi32_ps(sums_by_half(sum_parts)),
+        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
     };
-}
-
-symmetric_statistics!(q4_0_statistics, Q4_0, 8.0, q4_0_read, q4_0_widened);
-symmetric_statistics!(q5_0_statistics, Q5_0, 16.0, q5_0_read, q5_0_widened);
-symmetric_statistics!(q8_0_statistics, Q8_0, 128.0, q8_0_read, q8_0_widened);
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0_read(block: &Q4_0) -> (__m256i, __m256i, __m256i) {
-    narrow(_mm256_sub_epi8(nibbles(&block.qs), _mm256_set1_epi8(8)))
+    lanes.add(groups)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_0_read(block: &Q5_0) -> (__m256i, __m256i, __m256i) {
-    let quants = _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()));
-    narrow(_mm256_sub_epi8(quants, _mm256_set1_epi8(16)))
+pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> SymmetricLanes {
+    let nothing = _mm256_setzero_si256();
+    let sixteen = _mm256_set1_epi8(16);
+    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
+    for i in 0..4 {
+        let (a, b) = (&blocks[i], &blocks[i + 4]);
+        let (low, high) = nibbles(&a.qs, &b.qs);
+        let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
+        // 16 is taken off all quants; a bit that is set would have put it there.
+        let centred = |quants, clear| _mm256_sub_epi8(quants, _mm256_and_si256(clear, sixteen));
+        let (low, high) = (centred(low, low_clear), centred(high, high_clear));
+        let zero = |quants| _mm256_cmpeq_epi8(quants, nothing);
+        lanes = lanes.add_zeros(_mm256_add_epi8(zero(low), zero(high)));
+        sum_parts[i] = _mm256_add_epi8(_mm256_add_epi8(low, high), _mm256_set1_epi8(32));
+        let squared = |quants| {
+            let magnitudes = _mm256_abs_epi8(quants);
+            _mm256_maddubs_epi16(magnitudes, magnitudes)
+        };
+        let squares = _mm256_add_epi16(squared(low), squared(high));
+        square_parts[i] = _mm256_madd_epi16(squares, _mm256_set1_epi16(1));
+    }
+    let sums = _mm256_cvtepi32_ps(sums_by_half(sum_parts));
+    lanes.add(Symmetric {
+        steps: widened(blocks, |block| block.d),
+        sums: _mm256_sub_ps(sums, _mm256_set1_ps(16.0 * 32.0)),
+        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
+    })
 }
 
-/// Quants whose squares fit into signed bytes by pairs of words.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn narrow(quants: __m256i) -> (__m256i, __m256i, __m256i) {
-    let magnitudes = _mm256_abs_epi8(quants);
-    let ones = _mm256_set1_epi16(1);
-    let squares = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitudes, magnitudes), ones);
-    let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), quants), ones);
-    (quants, squares, sums)
-}
-
-/// The square of -128 needs words of its own.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0_read(block: &Q8_0) -> (__m256i, __m256i, __m256i) {
-    let quants = load_i8(&block.qs);
-    let first = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(quants));
-    let second = _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(quants));
-    let squares =
-        _mm256_add_epi32(_mm256_madd_epi16(first, first), _mm256_madd_epi16(second, second));
-    let sums = _mm256_madd_epi16(_mm256_add_epi16(first, second), _mm256_set1_epi16(1));
-    (quants, squares, sums)
-}
-
-/// One function over blocks whose values have an offset. `$read` gives the quants.
-macro_rules! offset_statistics {
-    ($name:ident, $block:ty, $read:path) => {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $name(bytes: &[u8]) -> Option<Statistics> {
-            let blocks: &[$block] = quant::blocks(bytes);
-            let mut values = Values::new();
-            for block in blocks {
-                prefetch(block);
-                if !(is_finite(block.d) && is_finite(block.m)) {
-                    return None;
-                }
-                let (step, offset) = (splat(block.d), splat(block.m));
-                values = values.add([$read(block)], |_| (step, offset));
-            }
-            Some(values.statistics())
-        }
+pub(super) fn q5_1_add(blocks: &[Q5_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
+    let nothing = _mm256_setzero_si256();
+    let sixteen = _mm256_set1_epi8(16);
+    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
+    for i in 0..4 {
+        let (a, b) = (&blocks[i], &blocks[i + 4]);
+        let (low, high) = nibbles(&a.qs, &b.qs);
+        let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
+        let whole = |quants, clear| _mm256_or_si256(quants, _mm256_andnot_si256(clear, sixteen));
+        (sum_parts[i], square_parts[i]) =
+            sums_and_squares((whole(low, low_clear), whole(high, high_clear)));
+    }
+    let groups = Affine {
+        steps: widened(blocks, |block| block.d),
+        offsets: negated(widened(blocks, |block| block.m)),
+        sums: _mm256_cvtepi32_ps(sums_by_half(sum_parts)),
+        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
     };
+    lanes.add(groups)
 }
 
-offset_statistics!(q4_1_statistics, Q4_1, q4_1_read);
-offset_statistics!(q5_1_statistics, Q5_1, q5_1_read);
+/// A block fills a vector here. The square of -128 needs words of its own.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q8_0_add(blocks: &[Q8_0; 8], mut lanes: SymmetricLanes) -> SymmetricLanes {
+    let nothing = _mm256_setzero_si256();
+    let mut sum_parts = [nothing; 8];
+    let steps = widened(blocks, |block| block.d);
+    for ((block, step), part) in blocks.iter().zip(lanes_f32(steps)).zip(&mut sum_parts) {
+        let quants = load_i8(&block.qs);
+        lanes = lanes.add_zeros(_mm256_cmpeq_epi8(quants, nothing));
+        // Up by 128, into bytes without a sign.
+        *part = _mm256_xor_si256(quants, _mm256_set1_epi8(i8::MIN));
+        let first = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(quants));
+        let second = _mm256_cvtepi8_epi16(_mm256_extracti128_si256::<1>(quants));
+        let squares = (_mm256_madd_epi16(first, first), _mm256_madd_epi16(second, second));
+        lanes = lanes.add_squares(_mm256_add_epi32(squares.0, squares.1), step);
+    }
+    let [a, b, c, d, e, f, g, h] = sum_parts;
+    let sums = merged(sums_by_half([a, b, c, d]), sums_by_half([e, f, g, h]));
+    lanes.add(Symmetric {
+        steps,
+        sums: _mm256_sub_ps(sums, _mm256_set1_ps(128.0 * 32.0)),
+        squares: _mm256_setzero_ps(),
+    })
+}
+
+/// Bytes of a block in the lower half and of another one in the upper.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn pair(a: &[u8; 16], b: &[u8; 16]) -> __m256i {
+    _mm256_set_m128i(load_half(b), load_half(a))
+}
+
+/// Low and high nibbles of a block in the lower halves and of another one in the upper.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn nibbles(a: &[u8; 16], b: &[u8; 16]) -> (__m256i, __m256i) {
+    let (bytes, nibble) = (pair(a, b), _mm256_set1_epi8(0x0F));
+    (_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble))
+}
+
+/// All bits of the bytes whose bit is clear in `a`, in the lower halves, and in `b`: bits 0 to 15, bits 16 to 31.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn clear_bits(a: u32, b: u32) -> (__m256i, __m256i) {
+    let words =
+        _mm256_blend_epi32::<0xF0>(_mm256_set1_epi32(a as i32), _mm256_set1_epi32(b as i32));
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let low = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
+    let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
+    let clear = |bytes| {
+        let spread = _mm256_shuffle_epi8(words, bytes);
+        _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), _mm256_setzero_si256())
+    };
+    (clear(low), clear(high))
+}
+
+/// Parts of the sums of quants from zero up, and of their squares.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sums_and_squares((low, high): (__m256i, __m256i)) -> (__m256i, __m256i) {
+    let squares = _mm256_add_epi32(fours_of_squares(low), fours_of_squares(high));
+    (_mm256_add_epi8(low, high), squares)
+}
+
+/// One f16 of each of eight blocks.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widened<B>([a, b, c, d, e, f, g, h]: &[B; 8], stored: fn(&B) -> U16) -> __m256 {
+    let word = |block| stored(block).get() as i16;
+    _mm256_cvtph_ps(_mm_setr_epi16(
+        word(a),
+        word(b),
+        word(c),
+        word(d),
+        word(e),
+        word(f),
+        word(g),
+        word(h),
+    ))
+}
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_1_read(block: &Q4_1) -> __m256i {
-    nibbles(&block.qs)
+fn negated(values: __m256) -> __m256 {
+    _mm256_xor_ps(values, _mm256_set1_ps(-0.0))
 }
 
+/// Bytes to be looked up by nibble.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_1_read(block: &Q5_1) -> __m256i {
-    _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()))
+pub(super) fn table(bytes: [u8; 16]) -> __m256i {
+    _mm256_broadcastsi128_si256(load_half(&bytes))
 }
