@@ -15,7 +15,7 @@ impl Config {
         let mut map = Map::new();
         let mut put = |key: &str, value: Json| map.insert(key.to_owned(), value);
         put("architectures", json!([self.family.class()]));
-        put("model_type", json!(self.family.name));
+        put("model_type", json!(self.family.model_type()));
         put("hidden_size", json!(self.hidden));
         put("intermediate_size", json!(self.intermediate));
         put("num_hidden_layers", json!(self.layers));
@@ -230,6 +230,15 @@ mod tests {
             for part in (2..=whole).step_by(2) {
                 assert_eq!((whole as f64 * share(part, whole)) as usize, part, "{part} of {whole}");
             }
+        }
+    }
+
+    #[test]
+    fn a_family_is_called_as_the_class_that_reads_text_is_called() {
+        for (name, model_type) in
+            [("llama", "llama"), ("qwen2", "qwen2"), ("gemma3", "gemma3_text")]
+        {
+            assert_eq!(Family::from_name(name).unwrap().model_type(), model_type);
         }
     }
 

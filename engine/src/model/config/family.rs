@@ -222,6 +222,12 @@ impl Family {
         if self.gguf_adjacent_rope { "llama" } else { self.name }
     }
 
+    /// The family as `model_type` names it: the spelling before the last. One of a class that reads text alone may
+    /// have a word of its own, where the plain one means a model that sees, too.
+    pub fn model_type(&self) -> &'static str {
+        self.spellings.iter().nth_back(1).copied().unwrap_or(self.name)
+    }
+
     /// The class of the Hugging Face library, as `architectures` names it: the last spelling.
     pub fn class(&self) -> &'static str {
         self.spellings.last().copied().unwrap_or_default()
