@@ -55,6 +55,9 @@ pub(crate) struct Numbers<'a> {
     view: TensorView<'a>,
 }
 
+/// Most threads of a survey: memory is read no faster by more of them, and each has a stack of its own.
+const THREADS_MAX: usize = 16;
+
 /// Looks once at every value of `entries`, on all processors; `None` for dtypes that are stored but never computed with.
 ///
 /// # Errors
@@ -63,7 +66,7 @@ pub(crate) fn survey<'a>(
     entries: &[&TensorEntry<'a>],
 ) -> apr_engine::Result<Vec<Option<Numbers<'a>>>> {
     let views: Vec<TensorView<'a>> = entries.iter().map(|entry| entry.view).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let surveyed = Kernels::best().survey(&views, threads)?;
     let numbers = surveyed.into_iter().zip(views);
     Ok(numbers

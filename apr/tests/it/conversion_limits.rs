@@ -1,4 +1,4 @@
-//! Conversions at the limits of the machine: memory, space on the disk, and a user who stops them.
+//! Conversions and validation at the limits of the machine: memory, space on the disk, and a user who stops them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -101,9 +101,13 @@ impl Bench {
 
     /// Starts a conversion behind a line of shell.
     fn start(&self, before: &str, arguments: &str) -> Child {
-        let line = format!(
-            "{before}; exec \"$APR\" convert \"$MODEL\" -o \"$OUT/model.gguf\" --skip-contract --quiet {arguments}"
-        );
+        let call = "convert \"$MODEL\" -o \"$OUT/model.gguf\" --skip-contract --quiet";
+        self.start_call(before, &format!("{call} {arguments}"))
+    }
+
+    /// Starts the program behind a line of shell.
+    fn start_call(&self, before: &str, call: &str) -> Child {
+        let line = format!("{before}; exec \"$APR\" {call}");
         Command::new("sh")
             .args(["-c", &line])
             .env("APR", env!("CARGO_BIN_EXE_apr"))
@@ -153,6 +157,20 @@ fn memory_does_not_grow_with_the_model() {
     fs::remove_file(bench.out().join("model.gguf")).expect("the file");
     assert!(!bench.run("ulimit -d 4096", "--dtype q8_0").success());
     assert!(!bench.left().contains(&"model.gguf".to_owned()));
+}
+
+/// A copy of the weights would be five times as much.
+#[test]
+#[cfg(target_os = "linux")]
+fn every_value_is_validated_in_64_mebibytes_beyond_the_mapped_file() {
+    let bench = Bench::new();
+    let validated = |before: &str| {
+        let mut child = bench.start_call(before, "validate \"$MODEL\" --quality --quiet");
+        child.wait().expect("an end").success()
+    };
+    assert!(validated("ulimit -d 65536"));
+    // The limit is one.
+    assert!(!validated("ulimit -d 2048"));
 }
 
 #[test]
