@@ -216,6 +216,17 @@ pub(crate) struct ValidateArgs {
     pub(crate) strict: bool,
 }
 
+/// How gates of the catalogue are run on one model.
+#[derive(Args, Debug)]
+pub(crate) struct CatalogueArgs {
+    /// Seed of everything random.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
@@ -225,12 +236,8 @@ pub(crate) struct CheckArgs {
     /// Plant one fault (the stage that it concerns must turn red).
     #[arg(long, value_name = "FAULT")]
     pub(crate) plant: Option<String>,
-    /// Seed of everything random.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) catalogue: CatalogueArgs,
 }
 
 #[derive(Args, Debug)]
@@ -245,12 +252,8 @@ pub(crate) struct ScoreArgs {
     /// Plant one fault (the claims that it refutes must lose their points).
     #[arg(long, value_name = "FAULT")]
     pub(crate) plant: Option<String>,
-    /// Seed of everything random.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) catalogue: CatalogueArgs,
 }
 
 #[derive(Args, Debug)]

@@ -73,8 +73,8 @@ pub(crate) fn run(
     let backend = device::spec(&device::choose(&args.device)?);
     let path = std::path::absolute(&args.model.model).unwrap_or_else(|_| args.model.model.clone());
     let form = ModelRef { model: "model".to_owned(), form: "file".to_owned(), path };
-    let plan = Plan::of_stages(args.root.as_deref(), &form, &backend)?;
-    let ctx = plan.context(args.seed, args.plant.as_deref())?;
+    let plan = Plan::of_stages(args.catalogue.root.as_deref(), &form, &backend)?;
+    let ctx = plan.context(args.catalogue.seed, args.plant.as_deref())?;
     let describe = |reports: &[StageReport<'_>], error: Option<String>, exit: u8| CheckOutput {
         path: args.model.model.display().to_string(),
         backend: backend.backend.clone(),
@@ -93,7 +93,7 @@ pub(crate) fn run(
         terminal.notice(&format!("apr: {failure}"))?;
         return Ok(exit);
     }
-    let mut options = RunOptions::new("check", plan.provenance(args.seed)?);
+    let mut options = RunOptions::new("check", plan.provenance(args.catalogue.seed)?);
     options.stop = interrupt.shared();
     let record = runner::run(plan.cases(), &ctx, &mut Vec::<Box<dyn Sink>>::new(), options);
     let reports = pipeline::sum_up(plan.cases(), &record.cases);

@@ -50,15 +50,15 @@ pub(crate) fn run(
     let path = std::path::absolute(&args.model.model).unwrap_or_else(|_| args.model.model.clone());
     let format = Source::open(&path)?.format().name();
     let form = ModelRef { model: "model".to_owned(), form: format.to_owned(), path };
-    let root = Root::find(args.root.as_deref())?;
+    let root = Root::find(args.catalogue.root.as_deref())?;
     let [sheet, suite] = NAMES;
     let sheet = root.sheet(sheet)?;
     let asked = sheets::asked(&sheet, &root.coverage(&root.catalogue()?)?)
         .map_err(|message| Failure::usage(format_args!("sheets: {message}")))?;
     let mut plan = Plan::beside_gguf(root, suite, &form, &backend)?;
     plan.keep(|cases| sheets::keep(cases, &asked, format));
-    let ctx = plan.context(args.seed, args.plant.as_deref())?;
-    let mut options = RunOptions::new(suite, plan.provenance(args.seed)?);
+    let ctx = plan.context(args.catalogue.seed, args.plant.as_deref())?;
+    let mut options = RunOptions::new(suite, plan.provenance(args.catalogue.seed)?);
     options.stop = interrupt.shared();
     options.isolation = std::env::current_exe()
         .ok()
