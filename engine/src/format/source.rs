@@ -338,7 +338,10 @@ fn split_name(path: &Path) -> Option<(&str, u32, u32)> {
 
 /// All files of the split that `file` belongs to; just `file` when it is not split.
 fn open_splits(file: MappedFile) -> Result<Vec<MappedFile>> {
-    let container = gguf::parse(file.bytes()).map_err(|error| error.in_file(file.path()))?;
+    // What cannot be read names no other file; why it cannot be is told when it is read.
+    let Ok(container) = gguf::read(file.bytes(), &mut Lenience::listing()) else {
+        return Ok(vec![file]);
+    };
     let Some(split) = Split::read(&container).map_err(|error| error.in_file(file.path()))? else {
         return Ok(vec![file]);
     };

@@ -246,6 +246,57 @@ fn every_wrong_shape_is_listed() {
     assert!(violations.iter().any(|violation| violation.rule == "E0602"), "{violations:?}");
 }
 
+/// Where `name` stands behind its length, of `width` bytes.
+fn named_at(bytes: &[u8], name: &str, width: usize) -> usize {
+    let length = (name.len() as u64).to_le_bytes();
+    let stored = [&length[..width], name.as_bytes()].concat();
+    let at = bytes.windows(stored.len()).position(|window| window == stored).unwrap();
+    at + stored.len()
+}
+
+#[test]
+fn everything_that_is_broken_in_a_structure_is_listed_in_every_format() {
+    let work = tempfile::tempdir().unwrap();
+    let broken = |name: &str, bytes: &[u8]| {
+        let path = work.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let validation = validate(&path, Options::default()).unwrap();
+        validation.violations.iter().map(|one| format!("{} {}", one.rule, one.place)).collect()
+    };
+
+    let mut bytes = std::fs::read(fixture("golden/model.safetensors")).unwrap();
+    for tensor in ["model.norm.weight", "model.embed_tokens.weight"] {
+        let entry = format!("\"{tensor}\":{{\"dtype\":\"BF1");
+        let found = bytes.windows(entry.len()).position(|window| window == entry.as_bytes());
+        bytes[found.unwrap() + entry.len()] = b'7';
+    }
+    let found: Vec<String> = broken("model.safetensors", &bytes[..bytes.len() - 4]);
+    assert!(found.iter().any(|one| one.starts_with("E0201 ")), "{found:?}");
+    assert_eq!(found.iter().filter(|one| one.starts_with("E0205 tensor ")).count(), 2, "{found:?}");
+
+    let mut bytes = std::fs::read(fixture("gguf/golden-F16.gguf")).unwrap();
+    for tensor in ["output_norm.weight", "blk.0.attn_norm.weight"] {
+        // One dimension, and then the type.
+        let at = named_at(&bytes, tensor, 8) + 4 + 8;
+        bytes[at] = 77;
+    }
+    let found: Vec<String> = broken("model.gguf", &bytes[..bytes.len() / 2]);
+    let types = found.iter().filter(|one| one.starts_with("E0115 tensor "));
+    assert_eq!(types.count(), 2, "{found:?}");
+    // And every tensor that the cut took.
+    assert!(found.iter().filter(|one| one.contains(" tensor blk.")).count() > 3, "{found:?}");
+
+    let (_, path) = forms(work.path()).pop().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    for tensor in ["model.norm.weight", "model.embed_tokens.weight"] {
+        let at = named_at(&bytes, tensor, 2);
+        bytes[at] = 99;
+    }
+    let found: Vec<String> = broken("model.apr", &bytes);
+    assert!(found.len() >= 2, "{found:?}");
+    assert!(found.iter().all(|one| one.starts_with("E03")), "{found:?}");
+}
+
 #[test]
 fn a_file_that_is_no_model_is_a_violation_and_a_missing_one_an_error() {
     let validation = validate(&fixture("manifest.yaml"), Options::default()).unwrap();
