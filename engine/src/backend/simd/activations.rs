@@ -17,8 +17,8 @@ pub(super) struct Q8 {
     pub(super) quants: Vec<[i8; 32]>,
     /// `[rows, blocks]`; a block that held NaN or infinity has a scale that is not finite.
     pub(super) scales: Vec<f32>,
-    /// `[rows, blocks]`: scale times the sum of the quants; multiplies the offset of a weight block.
-    pub(super) sums: Vec<f32>,
+    /// `[rows, blocks]`: sums of the quants; they multiply the offset of a weight block.
+    pub(super) sums: Vec<i32>,
 }
 
 /// Activation blocks that go with K-quants.
@@ -39,7 +39,7 @@ pub(super) struct Q8Super {
 pub(super) struct Q8Row<'a> {
     pub(super) quants: &'a [[i8; 32]],
     pub(super) scales: &'a [f32],
-    pub(super) sums: &'a [f32],
+    pub(super) sums: &'a [i32],
 }
 
 /// One row of [`Q8Super`].
@@ -52,6 +52,7 @@ pub(super) struct Q8SuperRow<'a> {
 
 impl Q8 {
     /// Row `row`.
+    #[inline]
     pub(super) fn row(&self, row: usize) -> Q8Row<'_> {
         let range = row * self.blocks..(row + 1) * self.blocks;
         Q8Row {
@@ -69,6 +70,7 @@ impl Q8 {
 
 impl Q8Super {
     /// Row `row`.
+    #[inline]
     pub(super) fn row(&self, row: usize) -> Q8SuperRow<'_> {
         let range = row * self.blocks..(row + 1) * self.blocks;
         Q8SuperRow {

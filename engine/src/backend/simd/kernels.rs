@@ -65,14 +65,14 @@ impl fmt::Display for Isa {
 }
 
 /// Products of weight rows with f32 rows: `(weight rows, bytes per row, activations, out)`.
-/// `activations` is `[n, cols]`, `out` is `[weight rows, n]`.
+/// `activations` is `[n, cols]`, `out` is `[n, weight rows]`.
 pub(super) type PlainProduct = fn(&[u8], usize, Columns<'_>, &mut [f32]);
 /// Products of weight rows of 32-value blocks: `(weight rows, activations, out)`; `out` as above.
 pub(super) type BlockProduct = fn(&[u8], &Q8, &mut [f32]);
 /// Products of weight rows of K-quants: `(weight rows, activations, out)`; `out` as above.
 pub(super) type SuperProduct = fn(&[u8], &Q8Super, &mut [f32]);
-/// Rounds 32 values: quants, scale, scale times sum of quants.
-pub(super) type RoundBlock = fn(&[f32; 32], &mut [i8; 32]) -> (f32, f32);
+/// Rounds 32 values: quants; returns the scale and the sum of the quants.
+pub(super) type RoundBlock = fn(&[f32; 32], &mut [i8; 32]) -> (f32, i32);
 /// Rounds 256 values: quants, sums of 16 quants; returns the scale.
 pub(super) type RoundSuper = fn(&[f32; SUPER], &mut [i8; SUPER], &mut [i16; SUPER / 16]) -> f32;
 /// Statistics of whole blocks of a dtype; `None` for dtypes that are never computed with.
@@ -233,8 +233,8 @@ impl Kernels {
         q8
     }
 
-    /// Products of weight rows `rows` with every activation row: `out[w * n + t]` is the product of
-    /// weight row `rows.start + w` and activation row `t` of `n`.
+    /// Products of weight rows `rows` with every activation row: `out[t * rows.len() + w]` is the product
+    /// of weight row `rows.start + w` and activation row `t`.
     ///
     /// # Errors
     /// [`Code::BackendShape`] when the sizes do not fit or `activations` was not prepared for the dtype
@@ -299,10 +299,12 @@ impl Kernels {
         out: &mut [f32],
     ) -> Result<()> {
         let mut values = vec![0.0; weight.cols()];
-        for (row, out) in rows.zip(out.chunks_exact_mut(activations.rows())) {
+        let width = rows.len();
+        for (w, row) in rows.enumerate() {
             weight.dequantize_row(row, &mut values)?;
-            for (out, x) in out.iter_mut().zip(activations.values.chunks_exact(activations.cols)) {
-                *out = (self.dot)(&values, x);
+            let inputs = activations.values.chunks_exact(activations.cols);
+            for (out, x) in out.chunks_exact_mut(width).zip(inputs) {
+                out[w] = (self.dot)(&values, x);
             }
         }
         Ok(())

@@ -78,13 +78,13 @@ fn plain<const N: usize>(
     widen: impl Fn([u8; N]) -> f32,
 ) {
     let mut values = vec![0.0f32; x.cols];
-    let n = x.values.len() / x.cols;
-    for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(n)) {
+    let width = bytes.len() / stride;
+    for (w, row) in bytes.chunks_exact(stride).enumerate() {
         for (value, &raw) in values.iter_mut().zip(row.as_chunks::<N>().0) {
             *value = widen(raw);
         }
-        for (out, x) in out.iter_mut().zip(x.values.chunks_exact(x.cols)) {
-            *out = dot(&values, x);
+        for (out, x) in out.chunks_exact_mut(width).zip(x.values.chunks_exact(x.cols)) {
+            out[w] = dot(&values, x);
         }
     }
 }
@@ -100,13 +100,11 @@ fn round(value: f32) -> i8 {
     ((value + MAGIC) - MAGIC) as i8
 }
 
-fn round_block(values: &[f32; 32], quants: &mut [i8; 32]) -> (f32, f32) {
+fn round_block(values: &[f32; 32], quants: &mut [i8; 32]) -> (f32, i32) {
     let max = largest(values);
     let inverse = per_step(max);
     *quants = values.map(|value| round(value * inverse));
-    let scale = max / 127.0;
-    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
-    (scale, scale * sum as f32)
+    (max / 127.0, quants.iter().map(|&quant| i32::from(quant)).sum())
 }
 
 fn round_super(
@@ -125,10 +123,11 @@ fn round_super(
 
 fn product<B: Small>(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
     let stride = acts.blocks * size_of::<B>();
-    for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
+    let width = bytes.len() / stride;
+    for (w, row) in bytes.chunks_exact(stride).enumerate() {
         let blocks = quant::blocks::<32, B>(row);
-        for (t, out) in out.iter_mut().enumerate() {
-            *out = block_dot(blocks, acts.row(t));
+        for (t, out) in out.chunks_exact_mut(width).enumerate() {
+            out[w] = block_dot(blocks, acts.row(t));
         }
     }
 }
@@ -138,7 +137,8 @@ fn block_dot<B: Small>(blocks: &[B], acts: Q8Row<'_>) -> f32 {
     for (b, block) in blocks.iter().enumerate() {
         let parts = block.parts();
         let dot = dot_i8(&parts.quants, &acts.quants[b]);
-        total += parts.scale * acts.scales[b] * dot as f32 + parts.offset * acts.sums[b];
+        let x_sum = acts.scales[b] * acts.sums[b] as f32;
+        total += parts.scale * acts.scales[b] * dot as f32 + parts.offset * x_sum;
     }
     total
 }
@@ -152,10 +152,11 @@ fn dot_i8(a: &[i8], b: &[i8]) -> i32 {
 
 fn super_product<B: Super>(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
     let stride = acts.blocks * size_of::<B>();
-    for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
+    let width = bytes.len() / stride;
+    for (w, row) in bytes.chunks_exact(stride).enumerate() {
         let blocks = quant::blocks::<SUPER, B>(row);
-        for (t, out) in out.iter_mut().enumerate() {
-            *out = super_dot(blocks, acts.row(t));
+        for (t, out) in out.chunks_exact_mut(width).enumerate() {
+            out[w] = super_dot(blocks, acts.row(t));
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Matrix products: one task computes some outputs of one weight for all rows of the input.
 
+use super::Simd;
 use super::activations::Activations;
+use super::elementwise;
 use super::kernels::Kernels;
 use super::pool::Pool;
-use super::{Simd, SimdWeight};
 use crate::backend::Projection;
 use crate::backend::host::{front, front_mut};
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::tensor::TensorView;
+
+/// Outputs computed in one call where there are several rows, so that scratch stays small.
+const STRIP: usize = 64;
 
 /// Some outputs of one product.
 struct Tile<'a> {
@@ -17,8 +21,8 @@ struct Tile<'a> {
     x: &'a Activations<'a>,
     /// First output.
     first: usize,
-    /// `[outputs of this tile, rows]`.
-    dst: &'a mut [f32],
+    /// `[rows]` of `[outputs of this tile]`.
+    dst: Vec<&'a mut [f32]>,
 }
 
 /// Computes every job: `dst = x * weight^T + bias`. The input is rounded once for all of them.
@@ -34,64 +38,72 @@ pub(super) fn project(
     let dtypes: Vec<Dtype> = jobs.iter().map(|job| job.weight.tensor.dtype()).collect();
     let x = front(x, rows * inputs, Some(first.site))?;
     let x = kernels.activations(x, inputs, &dtypes)?;
-    // Of one row, outputs lie side by side as they are; of more, they are computed output by output
-    // and turned round afterwards, so that tasks write ranges of their own.
-    let mut turned: Vec<Vec<f32>> = jobs
-        .iter()
-        .map(|job| vec![0.0; if rows == 1 { 0 } else { rows * outputs(job.weight) }])
-        .collect();
     let mut tiles = Vec::new();
     let mut work = 0;
-    for (job, turned) in jobs.iter_mut().zip(&mut turned) {
+    for job in jobs {
         let weight = job.weight.tensor.view()?;
-        let (outputs, site) = (weight.rows(), Some(job.site));
+        let outputs = weight.rows();
         let bias = match job.bias {
             Some(bias) => Some(bias.vector(outputs, job.site)?),
             None => None,
         };
-        let dst = if rows == 1 { front_mut(job.dst, outputs, site)? } else { &mut **turned };
-        let tile = pool.tile(outputs);
+        let dst = front_mut(job.dst, rows * outputs, Some(job.site))?;
         work += rows * outputs * weight.cols();
-        tiles.extend(dst.chunks_mut(tile * rows).enumerate().map(|(index, dst)| Tile {
+        tiles.extend(share(pool, dst, rows, outputs).into_iter().map(|(first, dst)| Tile {
             weight,
             bias,
             x: &x,
-            first: index * tile,
+            first,
             dst,
         }));
     }
-    pool.each(tiles, work, |mut tile| compute(kernels, &mut tile))?;
-    if rows > 1 {
-        for (job, turned) in jobs.iter_mut().zip(&turned) {
-            let outputs = outputs(job.weight);
-            let dst = front_mut(job.dst, rows * outputs, Some(job.site))?;
-            turn(dst, turned, rows, outputs);
-        }
-    }
-    Ok(())
+    pool.each(tiles, work, |mut tile| compute(kernels, &mut tile))
 }
 
-fn outputs(weight: &SimdWeight) -> usize {
-    weight.tensor.shape().rows() as usize
-}
-
-/// `dst[row, output] = turned[output, row]`.
-fn turn(dst: &mut [f32], turned: &[f32], rows: usize, outputs: usize) {
-    for (row, dst) in dst.chunks_exact_mut(outputs).enumerate() {
-        for (dst, column) in dst.iter_mut().zip(turned.chunks_exact(rows)) {
-            *dst = column[row];
+/// Cuts `dst`, `[rows, outputs]`, into ranges of outputs: the first output and, by row, the values.
+fn share<'a>(
+    pool: &Pool,
+    dst: &'a mut [f32],
+    rows: usize,
+    outputs: usize,
+) -> Vec<(usize, Vec<&'a mut [f32]>)> {
+    // With several rows, whole strips: what is unpacked of a weight serves all of its outputs.
+    let tile = match rows {
+        1 => pool.tile(outputs),
+        _ => pool.tile(outputs).next_multiple_of(STRIP),
+    };
+    let firsts = (0..outputs).step_by(tile);
+    let mut tiles: Vec<_> = firsts.map(|first| (first, Vec::with_capacity(rows))).collect();
+    for row in dst.chunks_exact_mut(outputs.max(1)) {
+        for ((_, dst), values) in tiles.iter_mut().zip(row.chunks_mut(tile)) {
+            dst.push(values);
         }
     }
+    tiles
 }
 
 fn compute(kernels: &Kernels, tile: &mut Tile<'_>) -> Result<()> {
-    let rows = tile.x.rows();
-    let outputs = tile.first..tile.first + tile.dst.len() / rows;
-    kernels.product(&tile.weight, outputs.clone(), tile.x, tile.dst)?;
-    if let Some(bias) = tile.bias {
-        for (dst, bias) in tile.dst.chunks_exact_mut(rows).zip(&bias[outputs]) {
-            for dst in dst {
-                *dst += bias;
+    let Tile { weight, bias, x, first, dst } = tile;
+    if let [dst] = dst.as_mut_slice() {
+        let outputs = *first..*first + dst.len();
+        kernels.product(weight, outputs.clone(), x, dst)?;
+        if let Some(bias) = bias {
+            elementwise::add(dst, &bias[outputs]);
+        }
+        return Ok(());
+    }
+    let width = dst.first().map_or(0, |values| values.len());
+    let mut scratch = vec![0.0; x.rows() * STRIP.min(width)];
+    for start in (0..width).step_by(STRIP) {
+        let strip = start..width.min(start + STRIP);
+        let outputs = *first + strip.start..*first + strip.end;
+        let scratch = &mut scratch[..x.rows() * strip.len()];
+        kernels.product(weight, outputs.clone(), x, scratch)?;
+        for (dst, values) in dst.iter_mut().zip(scratch.chunks_exact(strip.len())) {
+            let dst = &mut dst[strip.clone()];
+            dst.copy_from_slice(values);
+            if let Some(bias) = bias {
+                elementwise::add(dst, &bias[outputs.clone()]);
             }
         }
     }

@@ -115,7 +115,7 @@ fn check(kernels: &Kernels, dtype: Dtype, rows: usize, cols: usize, n: usize, by
                     f64::from(largest) * x.iter().map(|x| f64::from(x.abs())).sum::<f64>()
                 })
                 .sum();
-            let found = f64::from(out[w * n + t]);
+            let found = f64::from(out[t * rows + w]);
             let error = (found - expected).abs();
             assert!(
                 error <= 1e-6 * magnitude,
@@ -290,35 +290,41 @@ fn a_row_of_zeros_gives_zero() {
     }
 }
 
+/// Whether `n` activation rows by `rows` weight rows of `blocks` give the bits of one by one.
+fn check_one_by_one(kernels: &Kernels, dtype: Dtype, rows: usize, n: usize, blocks: usize) {
+    // Plain rows of a length that no vector divides.
+    let plain = dtype.block_len() == 1;
+    let cols = if plain { blocks * 37 } else { blocks * dtype.block_len() };
+    let mut bytes = weights(dtype, rows, cols, 0x3C00);
+    if plain {
+        bytes.clear();
+        crate::quant::quantize_row(dtype, &activations(rows, cols), &mut bytes).unwrap();
+    }
+    let shape = Shape::new(&[rows as u64, cols as u64]).unwrap();
+    let view = TensorView::new(dtype, shape, &bytes).unwrap();
+    let x = activations(n, cols);
+    let acts = kernels.activations(&x, cols, &[dtype]).unwrap();
+    let mut all = vec![f32::NAN; rows * n];
+    kernels.product(&view, 0..rows, &acts, &mut all).unwrap();
+    for (t, one) in x.chunks_exact(cols).enumerate() {
+        let acts = kernels.activations(one, cols, &[dtype]).unwrap();
+        for w in 0..rows {
+            let mut out = [f32::NAN];
+            kernels.product(&view, w..w + 1, &acts, &mut out).unwrap();
+            let (one, many) = (out[0].to_bits(), all[t * rows + w].to_bits());
+            assert_eq!(one, many, "{kernels:?} {dtype} x {blocks}: row {w} token {t}");
+        }
+    }
+}
+
 #[test]
 fn an_output_does_not_depend_on_the_rows_computed_with_it() {
     for kernels in Kernels::available() {
         for &dtype in PACKED.iter().chain(&[Dtype::F32, Dtype::F16, Dtype::BF16]) {
-            let (rows, cols, n) = (9, 2 * SUPER, 6);
-            let mut bytes = weights(dtype, rows, cols, 0x3C00);
-            if dtype.block_len() == 1 {
-                bytes.clear();
-                let values = activations(rows, cols);
-                crate::quant::quantize_row(dtype, &values, &mut bytes).unwrap();
-            }
-            let shape = Shape::new(&[rows as u64, cols as u64]).unwrap();
-            let view = TensorView::new(dtype, shape, &bytes).unwrap();
-            let x = activations(n, cols);
-            let acts = kernels.activations(&x, cols, &[dtype]).unwrap();
-            let mut all = vec![0.0; rows * n];
-            kernels.product(&view, 0..rows, &acts, &mut all).unwrap();
-            for t in 0..n {
-                let one = &x[t * cols..(t + 1) * cols];
-                let acts = kernels.activations(one, cols, &[dtype]).unwrap();
-                for w in 0..rows {
-                    let mut out = [0.0];
-                    kernels.product(&view, w..w + 1, &acts, &mut out).unwrap();
-                    assert_eq!(
-                        out[0].to_bits(),
-                        all[w * n + t].to_bits(),
-                        "{kernels:?} {dtype} row {w} token {t}"
-                    );
-                }
+            for (rows, n, blocks) in
+                [(1, 3, 1), (9, 6, 2), (16, 4, 5), (17, 5, 3), (33, 7, 4), (2, 13, 7), (5, 2, 15)]
+            {
+                check_one_by_one(&kernels, dtype, rows, n, blocks);
             }
         }
     }

@@ -10,7 +10,10 @@ use std::arch::x86_64::*;
 use zerocopy::little_endian::U16;
 
 use super::super::activations::{Q8, Q8Row};
-use super::vector::{load_half, load_i8, prefetch, splat, sum};
+use super::block_panel::{BlockPanel, MANY, ROWS};
+use super::vector::{
+    four_halves, load_four, load_half, load_i8, load_i32, prefetch, single, sum_four, sums_of_four,
+};
 use crate::quant::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
 /// Sums of four adjacent products of unsigned (at most 128) and signed bytes.
@@ -18,6 +21,14 @@ use crate::quant::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fours(unsigned: __m256i, signed: __m256i) -> __m256i {
     _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1))
+}
+
+/// Sums of four adjacent products of signed bytes, those of `x` from -127. The sign of each weight moves
+/// over to its activation: -128 becomes an unsigned 128, and 2 * 128 * 127 still fits into sixteen bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn signed_fours(quants: __m256i, x: __m256i) -> __m256i {
+    fours(_mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants))
 }
 
 /// Low nibbles in the lower half, high nibbles in the upper.
@@ -41,102 +52,160 @@ pub(super) fn fifth_bits(bits: u32) -> __m256i {
     _mm256_and_si256(set, _mm256_set1_epi8(16))
 }
 
-/// Running sums of a row: quants times scales by lane, offsets apart.
-#[derive(Clone, Copy)]
-struct Sums {
-    lanes: __m256,
-    offsets: f32,
+/// Four blocks of a row against four of the activations, as integers that are still apart.
+struct Four<'a> {
+    /// Partial sums of products, by block.
+    dots: [__m256i; 4],
+    d: [U16; 4],
+    /// Offsets of the blocks, in types that store them.
+    m: [U16; 4],
+    x_scales: &'a [f32; 4],
+    x_sums: &'a [i32; 4],
 }
 
-impl Sums {
+impl Four<'_> {
+    /// Adds each block to the chain of its own. `2^SHIFT` is taken away from each quant, unless it is 1.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn zero() -> Self {
-        Self { lanes: _mm256_setzero_ps(), offsets: 0.0 }
-    }
-
-    /// Adds a block: `scale` by `x_scale` by the integers `dots`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn add(&mut self, dots: __m256i, scale: U16, x_scale: f32) {
-        let factor = _mm256_mul_ps(splat(scale), _mm256_set1_ps(x_scale));
-        self.lanes = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), factor, self.lanes);
-    }
-
-    /// Adds `offset` by the scaled sum of the activations.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn add_offset(&mut self, offset: U16, x_sum: f32) {
-        self.offsets = _mm256_cvtss_f32(splat(offset)).mul_add(x_sum, self.offsets);
+    fn add<const SHIFT: i32, const OFFSETS: bool>(self, chains: __m128) -> __m128 {
+        let mut dots = sums_of_four(self.dots);
+        let (x_scales, x_sums) = (load_four(self.x_scales), load_i32(self.x_sums));
+        if SHIFT > 0 {
+            dots = _mm_sub_epi32(dots, _mm_slli_epi32::<SHIFT>(x_sums));
+        }
+        let factors = _mm_mul_ps(four_halves(self.d), x_scales);
+        let chains = _mm_fmadd_ps(_mm_cvtepi32_ps(dots), factors, chains);
+        if !OFFSETS {
+            return chains;
+        }
+        let x_sums = _mm_mul_ps(x_scales, _mm_cvtepi32_ps(x_sums));
+        _mm_fmadd_ps(four_halves(self.m), x_sums, chains)
     }
 }
 
-/// One function over rows of 32-value blocks. `$step` adds one block; `$offset` weighs the offsets.
+/// The functions over rows of one type of block. `$quants` are its bytes, each with `2^$shift` too much,
+/// and `$dots` multiplies them; `$depth` of their products by four make sixteen bits without overflow;
+/// `$m` is the offset, where `$offsets` says that there is one; `$tokens` are multiplied at once.
 macro_rules! block_product {
-    ($name:ident, $block:ty, $offset:literal, $step:expr) => {
+    (
+        $product:ident, $row:ident, $block:ty, $quants:path, $dots:path, $m:expr,
+        <$signed:literal, $depth:literal, $shift:literal, $offsets:literal, $tokens:literal>
+    ) => {
+        /// One weight row by one activation row.
+        #[inline]
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $name(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
-            let stride = acts.blocks * size_of::<$block>();
-            for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
-                let blocks: &[$block] = quant::blocks(row);
-                for (t, out) in out.iter_mut().enumerate() {
-                    let Q8Row { quants, scales, sums } = acts.row(t);
-                    let mut total = Sums::zero();
-                    for (((block, x), &scale), &x_sum) in
-                        blocks.iter().zip(quants).zip(scales).zip(sums)
-                    {
-                        prefetch(block);
-                        $step(&mut total, block, load_i8(x), scale, x_sum);
-                    }
-                    *out = $offset * total.offsets + sum(total.lanes);
+        fn $row(blocks: &[$block], x: Q8Row<'_>) -> f32 {
+            let (fours, rest) = blocks.as_chunks::<4>();
+            let (quants, quants_rest) = x.quants.as_chunks::<4>();
+            let (scales, scales_rest) = x.scales.as_chunks::<4>();
+            let (sums, sums_rest) = x.sums.as_chunks::<4>();
+            let mut chains = _mm_setzero_ps();
+            for (((blocks, quants), x_scales), x_sums) in
+                fours.iter().zip(quants).zip(scales).zip(sums)
+            {
+                let mut dots = [_mm256_setzero_si256(); 4];
+                for i in 0..4 {
+                    prefetch(&blocks[i]);
+                    dots[i] = $dots($quants(&blocks[i]), load_i8(&quants[i]));
                 }
+                let [a, b, c, e] = blocks;
+                let (d, m) = ([a.d, b.d, c.d, e.d], [$m(a), $m(b), $m(c), $m(e)]);
+                chains = Four { dots, d, m, x_scales, x_sums }.add::<$shift, $offsets>(chains);
+            }
+            if rest.is_empty() {
+                return sum_four(chains);
+            }
+            // Blocks that are missing count as zeros.
+            let mut dots = [_mm256_setzero_si256(); 4];
+            let (mut d, mut m) = ([U16::ZERO; 4], [U16::ZERO; 4]);
+            let (mut x_scales, mut x_sums) = ([0.0; 4], [0; 4]);
+            for (i, (block, quants)) in rest.iter().zip(quants_rest).enumerate() {
+                dots[i] = $dots($quants(block), load_i8(quants));
+                (d[i], m[i]) = (block.d, $m(block));
+            }
+            x_scales[..rest.len()].copy_from_slice(scales_rest);
+            x_sums[..rest.len()].copy_from_slice(sums_rest);
+            let last = Four { dots, d, m, x_scales: &x_scales, x_sums: &x_sums };
+            sum_four(last.add::<$shift, $offsets>(chains))
+        }
+
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $product(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
+            let stride = acts.blocks * size_of::<$block>();
+            let width = bytes.len() / stride;
+            if acts.rows() < MANY {
+                for (w, row) in bytes.chunks_exact(stride).enumerate() {
+                    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+                        out[w] = $row(quant::blocks(row), acts.row(t));
+                    }
+                }
+                return;
+            }
+            let mut panel = BlockPanel::new(acts.blocks);
+            for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
+                for (r, row) in rows.chunks_exact(stride).enumerate() {
+                    let blocks: &[$block] = quant::blocks(row);
+                    for (tile, block) in panel.tiles.iter_mut().zip(blocks) {
+                        prefetch(block);
+                        tile.put(r, $quants(block), single(block.d), single($m(block)));
+                    }
+                }
+                panel.turn();
+                panel.multiply::<$signed, $depth, $shift, $offsets, $tokens>(
+                    acts, out, width, index,
+                );
             }
         }
     };
 }
 
-block_product!(q4_0_product, Q4_0, -8.0, q4_0_step);
-block_product!(q4_1_product, Q4_1, 1.0, q4_1_step);
-block_product!(q5_0_product, Q5_0, -16.0, q5_0_step);
-block_product!(q5_1_product, Q5_1, 1.0, q5_1_step);
-block_product!(q8_0_product, Q8_0, 0.0, q8_0_step);
+block_product!(
+    q4_0_product, q4_0_row, Q4_0, q4_0_quants, fours, |_: &Q4_0| U16::ZERO,
+    <false, 8, 3, false, 4>
+);
+block_product!(
+    q4_1_product, q4_1_row, Q4_1, q4_1_quants, fours, |block: &Q4_1| block.m,
+    <false, 8, 0, true, 4>
+);
+block_product!(
+    q5_0_product, q5_0_row, Q5_0, q5_0_quants, fours, |_: &Q5_0| U16::ZERO,
+    <false, 4, 4, false, 3>
+);
+block_product!(
+    q5_1_product, q5_1_row, Q5_1, q5_1_quants, fours, |block: &Q5_1| block.m,
+    <false, 4, 0, true, 3>
+);
+block_product!(
+    q8_0_product, q8_0_row, Q8_0, q8_0_quants, signed_fours, |_: &Q8_0| U16::ZERO,
+    <true, 1, 0, false, 4>
+);
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0_step(total: &mut Sums, block: &Q4_0, x: __m256i, scale: f32, x_sum: f32) {
-    total.add(fours(nibbles(&block.qs), x), block.d, scale);
-    total.add_offset(block.d, x_sum);
+fn q4_0_quants(block: &Q4_0) -> __m256i {
+    nibbles(&block.qs)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_1_step(total: &mut Sums, block: &Q4_1, x: __m256i, scale: f32, x_sum: f32) {
-    total.add(fours(nibbles(&block.qs), x), block.d, scale);
-    total.add_offset(block.m, x_sum);
+fn q4_1_quants(block: &Q4_1) -> __m256i {
+    nibbles(&block.qs)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_0_step(total: &mut Sums, block: &Q5_0, x: __m256i, scale: f32, x_sum: f32) {
-    let quants = _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()));
-    total.add(fours(quants, x), block.d, scale);
-    total.add_offset(block.d, x_sum);
+fn q5_0_quants(block: &Q5_0) -> __m256i {
+    _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_1_step(total: &mut Sums, block: &Q5_1, x: __m256i, scale: f32, x_sum: f32) {
-    let quants = _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()));
-    total.add(fours(quants, x), block.d, scale);
-    total.add_offset(block.m, x_sum);
+fn q5_1_quants(block: &Q5_1) -> __m256i {
+    _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()))
 }
 
-/// Moves the sign of each weight over to its activation: -128 becomes an unsigned 128, and
-/// 2 * 128 * 127 still fits into sixteen bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0_step(total: &mut Sums, block: &Q8_0, x: __m256i, scale: f32, _x_sum: f32) {
-    let quants = load_i8(&block.qs);
-    let dots = fours(_mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants));
-    total.add(dots, block.d, scale);
+fn q8_0_quants(block: &Q8_0) -> __m256i {
+    load_i8(&block.qs)
 }

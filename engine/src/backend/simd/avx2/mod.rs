@@ -3,15 +3,19 @@
 //! Order of float operations. Plain products: four accumulators of eight lanes, values 32 i + 8 a + l
 //! into lane l of accumulator a, whole eights that are left into accumulator 0, single values that
 //! are left into a scalar; the accumulators are added as (0 + 1) + (2 + 3), then the lanes, then the
-//! scalar. Packed products: each block exactly in integers, its eight partial sums times its scale into
-//! eight lanes, block after block; offsets and minimums into sums of their own that are added last.
+//! scalar. Products of 32-value blocks: each block exactly in integers, its sum times its scale, then its
+//! offset, into chain b % 4 for block b; the chains are added as (0 + 2) + (1 + 3). Products of
+//! super-blocks: each block exactly in integers, its sum times its scale into one chain, block after block,
+//! minimums into a chain of their own that is taken away last.
 
 #![expect(unsafe_code, reason = "a kernel may run only where its CPU features were detected")]
 
+mod block_panel;
 mod blocks;
 mod plain;
 mod rounding;
 mod statistics;
+mod super_panel;
 mod supers;
 mod vector;
 

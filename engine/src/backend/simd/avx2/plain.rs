@@ -64,11 +64,11 @@ macro_rules! plain_product {
     ($name:ident, $bytes:literal, $load:expr, $single:expr) => {
         #[target_feature(enable = "avx2,fma,f16c")]
         pub(super) fn $name(bytes: &[u8], stride: usize, x: Columns<'_>, out: &mut [f32]) {
-            let n = x.values.len() / x.cols;
-            for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(n)) {
+            let width = bytes.len() / stride;
+            for (w, row) in bytes.chunks_exact(stride).enumerate() {
                 let row = row.as_chunks::<$bytes>().0;
-                for (out, x) in out.iter_mut().zip(x.values.chunks_exact(x.cols)) {
-                    *out = plain_dot(row, x, $load, $single);
+                for (out, x) in out.chunks_exact_mut(width).zip(x.values.chunks_exact(x.cols)) {
+                    out[w] = plain_dot(row, x, $load, $single);
                 }
             }
         }

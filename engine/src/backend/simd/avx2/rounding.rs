@@ -43,12 +43,10 @@ fn round(values: &[f32; 32], inverse: __m256, quants: &mut [i8; 32]) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn round_block(values: &[f32; 32], quants: &mut [i8; 32]) -> (f32, f32) {
+pub(super) fn round_block(values: &[f32; 32], quants: &mut [i8; 32]) -> (f32, i32) {
     let max = largest(values.as_chunks::<8>().0);
     round(values, _mm256_set1_ps(per_step(max)), quants);
-    let scale = max / 127.0;
-    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
-    (scale, scale * sum as f32)
+    (max / 127.0, quants.iter().map(|&quant| i32::from(quant)).sum())
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -10,68 +10,108 @@ use std::arch::x86_64::*;
 use zerocopy::little_endian::U16;
 
 use super::super::activations::{Q8Super, Q8SuperRow};
-use super::vector::{load_half, load_i8, load_i16, load_u8, prefetch, splat, sum};
+use super::block_panel::{MANY, ROWS};
+use super::super_panel::{SuperPanel, Unpacked};
+use super::vector::{four_halves, load_half, load_i8, load_i16, load_u8, prefetch};
 use crate::quant::{self, Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, k_scales};
 
-/// One function over rows of super-blocks. `$step` adds one block.
+/// The functions over rows of one type of super-block. `$step` adds one block to the sums of a row,
+/// `$unpack` takes one apart; `$depth` fours of products make sixteen bits without overflow; `$minimums`
+/// says whether there are minimums with a step of their own.
 macro_rules! super_product {
-    ($name:ident, $block:ty, $step:expr) => {
+    (
+        $product:ident, $row:ident, $block:ty, $step:path, $unpack:path,
+        <$depth:literal, $minimums:literal>
+    ) => {
+        /// One weight row by one activation row.
+        #[inline]
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $name(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
+        fn $row(blocks: &[$block], x: Q8SuperRow<'_>) -> f32 {
+            let Q8SuperRow { quants, scales, sums } = x;
+            let mut total = Sums::zero();
+            for (((block, x), &scale), x_sums) in blocks.iter().zip(quants).zip(scales).zip(sums) {
+                prefetch(block);
+                $step(&mut total, block, x, scale, load_i16(x_sums));
+            }
+            total.finish::<$minimums>()
+        }
+
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $product(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
             let stride = acts.blocks * size_of::<$block>();
-            for (row, out) in bytes.chunks_exact(stride).zip(out.chunks_exact_mut(acts.rows())) {
-                let blocks: &[$block] = quant::blocks(row);
-                for (t, out) in out.iter_mut().enumerate() {
-                    let Q8SuperRow { quants, scales, sums } = acts.row(t);
-                    let mut total = Sums::zero();
-                    for (((block, x), &scale), x_sums) in
-                        blocks.iter().zip(quants).zip(scales).zip(sums)
-                    {
-                        prefetch(block);
-                        $step(&mut total, block, x, scale, load_i16(x_sums));
+            let width = bytes.len() / stride;
+            if acts.rows() < MANY {
+                for (w, row) in bytes.chunks_exact(stride).enumerate() {
+                    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+                        out[w] = $row(quant::blocks(row), acts.row(t));
                     }
-                    *out = sum(_mm256_add_ps(total.lanes, total.minimums));
                 }
+                return;
+            }
+            let mut panel = SuperPanel::new(acts.blocks);
+            for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
+                for (r, row) in rows.chunks_exact(stride).enumerate() {
+                    let blocks: &[$block] = quant::blocks(row);
+                    for (tile, block) in panel.tiles.iter_mut().zip(blocks) {
+                        prefetch(block);
+                        tile.put(r, &$unpack(block));
+                    }
+                }
+                panel.turn();
+                panel.multiply::<$depth, $minimums>(acts, out, width, index);
             }
         }
     };
 }
 
-super_product!(q2_k_product, Q2K, q2_k_step);
-super_product!(q3_k_product, Q3K, q3_k_step);
-super_product!(q4_k_product, Q4K, q4_k_step);
-super_product!(q5_k_product, Q5K, q5_k_step);
-super_product!(q6_k_product, Q6K, q6_k_step);
+super_product!(q2_k_product, q2_k_row, Q2K, q2_k_step, q2_k_unpack, <4, true>);
+super_product!(q3_k_product, q3_k_row, Q3K, q3_k_step, q3_k_unpack, <4, false>);
+super_product!(q4_k_product, q4_k_row, Q4K, q4_k_step, q4_k_unpack, <8, true>);
+super_product!(q5_k_product, q5_k_row, Q5K, q5_k_step, q5_k_unpack, <4, true>);
+super_product!(q6_k_product, q6_k_row, Q6K, q6_k_step, q6_k_unpack, <2, false>);
 
-/// Running sums of a row of super-blocks.
+/// Running sums of a row of super-blocks: scales by quants in lane 0, minimums in lane 1.
 #[derive(Clone, Copy)]
-struct Sums {
-    lanes: __m256,
-    minimums: __m256,
-}
+struct Sums(__m128);
 
 impl Sums {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn zero() -> Self {
-        Self { lanes: _mm256_setzero_ps(), minimums: _mm256_setzero_ps() }
+        Self(_mm_setzero_ps())
     }
 
-    /// Adds `d` by `x_scale` by the integers `dots`.
+    /// Adds `d` by `x_scale` by the sum of the integers `dots`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn add(&mut self, dots: __m256i, d: U16, x_scale: f32) {
-        let factor = _mm256_mul_ps(splat(d), _mm256_set1_ps(x_scale));
-        self.lanes = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), factor, self.lanes);
+        self.add_both(dots, _mm_setzero_si128(), [d, U16::ZERO], x_scale);
     }
 
-    /// Takes away `dmin` by `x_scale` by the integers `sums`.
+    /// Adds the steps `d` and `dmin` by `x_scale` by the sums of the integers `dots` and `minimums`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn subtract_minimums(&mut self, sums: __m256i, dmin: U16, x_scale: f32) {
-        let factor = _mm256_mul_ps(splat(dmin), _mm256_set1_ps(x_scale));
-        self.minimums = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sums), factor, self.minimums);
+    fn add_both(&mut self, dots: __m256i, minimums: __m128i, [d, dmin]: [U16; 2], x_scale: f32) {
+        let dots = fold(dots);
+        let pairs = _mm_hadd_epi32(dots, minimums);
+        let sums = _mm_cvtepi32_ps(_mm_hadd_epi32(pairs, pairs));
+        let steps = four_halves([d, dmin, U16::ZERO, U16::ZERO]);
+        self.0 = _mm_fmadd_ps(sums, _mm_mul_ps(steps, _mm_set1_ps(x_scale)), self.0);
     }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn finish<const MINIMUMS: bool>(self) -> f32 {
+        let dots = _mm_cvtss_f32(self.0);
+        if MINIMUMS { dots - _mm_cvtss_f32(_mm_movehdup_ps(self.0)) } else { dots }
+    }
+}
+
+/// Lanes i and i + 4 together.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fold(lanes: __m256i) -> __m128i {
+    _mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes))
 }
 
 /// Sixteen-bit words 2 k (lower half) and 2 k + 1 (upper half) of the words that both halves of
@@ -148,14 +188,22 @@ fn weighted(quants: [__m256i; 8], x: &[i8; SUPER], scales: [__m256i; 8]) -> __m2
     total
 }
 
-/// Minimums of eight sub-blocks times the sums of their activations, in the lower four lanes.
+/// Minimums of eight sub-blocks times the sums of their activations.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight_minimums(minimums: u64, x_sums: __m256i) -> __m256i {
+fn eight_minimums(minimums: u64, x_sums: __m256i) -> __m128i {
     let low = _mm256_castsi256_si128(x_sums);
     let sums = _mm_hadd_epi16(low, _mm256_extracti128_si256::<1>(x_sums));
     let minimums = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(minimums as i64));
-    _mm256_zextsi128_si256(_mm_madd_epi16(minimums, sums))
+    _mm_madd_epi16(minimums, sums)
+}
+
+/// Eight bytes as words, each twice: numbers by 32 values as numbers by sixteen.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn twice(bytes: u64) -> __m256i {
+    let words = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(bytes as i64));
+    _mm256_set_m128i(_mm_unpackhi_epi16(words, words), _mm_unpacklo_epi16(words, words))
 }
 
 /// The quants of a block, by chunk of 32 values.
@@ -174,8 +222,21 @@ pub(super) fn q4_k_quants(block: &Q4K) -> [__m256i; 8] {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q4_k_step(total: &mut Sums, block: &Q4K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
-    total.add(by_thirty_two(q4_k_quants(block), x, scales), block.d, scale);
-    total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
+    let dots = by_thirty_two(q4_k_quants(block), x, scales);
+    total.add_both(dots, eight_minimums(minimums, x_sums), [block.d, block.dmin], scale);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q4_k_unpack(block: &Q4K) -> Unpacked {
+    let (scales, minimums) = k_scales::unpack_words(&block.scales);
+    Unpacked {
+        quants: q4_k_quants(block),
+        scales: twice(scales),
+        minimums: twice(minimums),
+        d: block.d,
+        dmin: block.dmin,
+    }
 }
 
 /// The quants of a block, by chunk of 32 values.
@@ -206,8 +267,21 @@ pub(super) fn q5_k_quants(block: &Q5K) -> [__m256i; 8] {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
-    total.add(by_thirty_two(q5_k_quants(block), x, scales), block.d, scale);
-    total.subtract_minimums(eight_minimums(minimums, x_sums), block.dmin, scale);
+    let dots = by_thirty_two(q5_k_quants(block), x, scales);
+    total.add_both(dots, eight_minimums(minimums, x_sums), [block.d, block.dmin], scale);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q5_k_unpack(block: &Q5K) -> Unpacked {
+    let (scales, minimums) = k_scales::unpack_words(&block.scales);
+    Unpacked {
+        quants: q5_k_quants(block),
+        scales: twice(scales),
+        minimums: twice(minimums),
+        d: block.d,
+        dmin: block.dmin,
+    }
 }
 
 /// The quants of a block, from 0 to 63, by chunk of 32 values.
@@ -244,6 +318,19 @@ fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums:
     total.add(_mm256_sub_epi32(dots, offsets), block.d, scale);
 }
 
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q6_k_unpack(block: &Q6K) -> Unpacked {
+    let scales = _mm256_cvtepi8_epi16(load_half(&block.scales));
+    Unpacked {
+        quants: q6_k_quants(block),
+        scales,
+        minimums: _mm256_slli_epi16::<5>(scales),
+        d: block.d,
+        dmin: block.d,
+    }
+}
+
 /// Pairs of bits of the 64 bytes that `Q2_K` and `Q3_K` share, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -264,12 +351,30 @@ pub(super) fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q2_k_step(total: &mut Sums, block: &Q2K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+    let (scales, minimums) = q2_k_scales(block);
+    let dots = by_sixteen(bit_pairs(&block.qs), x, scales);
+    let minimums = fold(_mm256_madd_epi16(minimums, x_sums));
+    total.add_both(dots, minimums, [block.d, block.dmin], scale);
+}
+
+/// Scales and minimums by sixteen values.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q2_k_scales(block: &Q2K) -> (__m256i, __m256i) {
     let packed = load_half(&block.scales);
     let nibble = _mm_set1_epi8(0x0F);
-    let scales = _mm256_cvtepu8_epi16(_mm_and_si128(packed, nibble));
-    let minimums = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), nibble));
-    total.add(by_sixteen(bit_pairs(&block.qs), x, scales), block.d, scale);
-    total.subtract_minimums(_mm256_madd_epi16(minimums, x_sums), block.dmin, scale);
+    (
+        _mm256_cvtepu8_epi16(_mm_and_si128(packed, nibble)),
+        _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16::<4>(packed), nibble)),
+    )
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q2_k_unpack(block: &Q2K) -> Unpacked {
+    let (scales, minimums) = q2_k_scales(block);
+    let quants = bit_pairs(&block.qs);
+    Unpacked { quants, scales, minimums, d: block.d, dmin: block.dmin }
 }
 
 /// The quants of a block, from 0 to 7, by chunk of 32 values.
@@ -303,4 +408,17 @@ fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums:
     let offsets = _mm256_slli_epi32::<2>(_mm256_madd_epi16(scales, x_sums));
     let dots = by_sixteen(q3_k_quants(block), x, scales);
     total.add(_mm256_sub_epi32(dots, offsets), block.d, scale);
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q3_k_unpack(block: &Q3K) -> Unpacked {
+    let scales = _mm256_cvtepi8_epi16(load_half(&quant::q3_k::unpack_scales(&block.scales)));
+    Unpacked {
+        quants: q3_k_quants(block),
+        scales,
+        minimums: _mm256_slli_epi16::<2>(scales),
+        d: block.d,
+        dmin: block.d,
+    }
 }

@@ -94,6 +94,42 @@ pub(super) fn store_i8(vector: __m256i, bytes: &mut [i8; 32]) {
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
 }
 
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn store_u8(vector: __m256i, bytes: &mut [u8; 32]) {
+    // SAFETY: writes the 32 bytes of the reference; no alignment is asked for.
+    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load_four(values: &[f32; 4]) -> __m128 {
+    // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
+    unsafe { _mm_loadu_ps(values.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn load_i32(values: &[i32; 4]) -> __m128i {
+    // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
+    unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
+}
+
+/// Four bytes in every lane of four bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn four_bytes(bytes: [i8; 4]) -> __m256i {
+    _mm256_set1_epi32(i32::from_ne_bytes(bytes.map(|byte| byte as u8)))
+}
+
+/// Two words in every lane of four bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn two_words(words: [i16; 2]) -> __m256i {
+    let [low, high] = words.map(|word| i32::from(word as u16));
+    _mm256_set1_epi32(high << 16 | low)
+}
+
 /// The eight lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -140,6 +176,67 @@ pub(super) fn sum(lanes: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Lane 0 plus lane 2, lane 1 plus lane 3, then both.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sum_four(lanes: __m128) -> f32 {
+    let two = _mm_add_ps(lanes, _mm_movehl_ps(lanes, lanes));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// The sum of the eight integers of each vector.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sums_of_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
+    let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums))
+}
+
+/// Turns eight rows of eight words of four bytes: lane i of vector j becomes lane j of vector i.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn turn_dwords(rows: [__m256i; 8]) -> [__m256i; 8] {
+    let [a, b, c, d, e, f, g, h] = rows;
+    let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+    let (ef, gh) = (_mm256_unpacklo_epi32(e, f), _mm256_unpacklo_epi32(g, h));
+    let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+    let (ef2, gh2) = (_mm256_unpackhi_epi32(e, f), _mm256_unpackhi_epi32(g, h));
+    // Columns i (lower half) and i + 4 (upper half) of the first and of the last four rows.
+    let first = [
+        _mm256_unpacklo_epi64(ab, cd),
+        _mm256_unpackhi_epi64(ab, cd),
+        _mm256_unpacklo_epi64(ab2, cd2),
+        _mm256_unpackhi_epi64(ab2, cd2),
+    ];
+    let last = [
+        _mm256_unpacklo_epi64(ef, gh),
+        _mm256_unpackhi_epi64(ef, gh),
+        _mm256_unpacklo_epi64(ef2, gh2),
+        _mm256_unpackhi_epi64(ef2, gh2),
+    ];
+    let mut columns = [_mm256_setzero_si256(); 8];
+    for i in 0..4 {
+        columns[i] = _mm256_permute2x128_si256::<0x20>(first[i], last[i]);
+        columns[i + 4] = _mm256_permute2x128_si256::<0x31>(first[i], last[i]);
+    }
+    columns
+}
+
+/// Four stored f16, widened.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn four_halves(halves: [U16; 4]) -> __m128 {
+    let [a, b, c, d] = halves.map(|half| half.get() as i16);
+    _mm_cvtph_ps(_mm_setr_epi16(a, b, c, d, 0, 0, 0, 0))
+}
+
+/// The value of a stored f16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn single(half: U16) -> f32 {
+    _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.get()))))
 }
 
 /// The value of a stored f16 in every lane.
