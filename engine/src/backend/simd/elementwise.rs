@@ -1,8 +1,8 @@
 //! Everything but matrix products, one row or head at a time, in f32.
 //!
 use super::kernels::Kernels;
+use crate::backend::Rope;
 use crate::backend::host::activate;
-use crate::backend::{Attention, Rope};
 use crate::model::config::Activation;
 use crate::model::rope::RopeStyle;
 
@@ -58,49 +58,8 @@ fn rotate(a: &mut f32, b: &mut f32, (sin, cos): (f32, f32)) {
     (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
 }
 
-/// One query head of one row.
-pub(super) struct Query<'a> {
-    /// `[head_dim]`.
-    pub(super) q: &'a [f32],
-    /// `[head_dim]`.
-    pub(super) dst: &'a mut [f32],
-    /// Probabilities, `[context]`, when wanted.
-    pub(super) scores: Option<&'a mut [f32]>,
-    pub(super) row: usize,
-    pub(super) head: usize,
-}
-
-/// Attention of one head over the cached keys and values, `[positions, kv_heads, head_dim]` each.
-pub(super) fn attend(
-    kernels: &Kernels,
-    work: Query<'_>,
-    keys: &[f32],
-    values: &[f32],
-    attention: &Attention,
-) {
-    let Query { q, dst, scores, row, head } = work;
-    let (head_dim, width) = (attention.head_dim, attention.kv_heads * attention.head_dim);
-    let column = head / (attention.heads / attention.kv_heads) * head_dim;
-    let visible = attention.visible(row);
-    let at = |position: usize| position * width + column..position * width + column + head_dim;
-    let score = |position| kernels.dot(q, &keys[at(position)]) * attention.scale;
-    let mut weights: Vec<f32> = visible.clone().map(score).collect();
-    if let Some(cap) = attention.cap {
-        soft_cap(&mut weights, cap);
-    }
-    softmax(&mut weights);
-    dst.fill(0.0);
-    for (position, weight) in visible.clone().zip(&weights) {
-        kernels.axpy(*weight, &values[at(position)], dst);
-    }
-    if let Some(scores) = scores {
-        scores.fill(0.0);
-        scores[visible].copy_from_slice(&weights);
-    }
-}
-
 /// Probabilities of the scores in place; the sum runs in f64.
-fn softmax(scores: &mut [f32]) {
+pub(super) fn softmax(scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0f64;
     for score in &mut *scores {

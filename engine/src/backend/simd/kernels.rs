@@ -85,12 +85,39 @@ pub(super) struct Columns<'a> {
     pub(super) cols: usize,
 }
 
+/// Rows that lie `stride` values apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strided<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) stride: usize,
+}
+
+impl<'a> Strided<'a> {
+    /// The first `len` values of row `row`.
+    #[inline]
+    pub(super) fn row(&self, row: usize, len: usize) -> &'a [f32] {
+        &self.values[row * self.stride..][..len]
+    }
+
+    /// The rows from row `row`.
+    pub(super) fn from(&self, row: usize) -> Self {
+        Self { values: &self.values[row * self.stride..], stride: self.stride }
+    }
+}
+
+/// Products of two queries with as many keys as there is room for in each output: `(queries, keys, out)`.
+pub(super) type PairDots = fn([&[f32]; 2], Strided<'_>, [&mut [f32]; 2]);
+/// Adds rows of values by their weights to each of two outputs, row after row: `(weights, values, out)`.
+pub(super) type PairMix = fn([&[f32]; 2], Strided<'_>, [&mut [f32]; 2]);
+
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
 pub struct Kernels {
     pub(super) isa: Isa,
     pub(super) dot: fn(&[f32], &[f32]) -> f32,
     pub(super) axpy: fn(f32, &[f32], &mut [f32]),
+    pub(super) dots: PairDots,
+    pub(super) mix: PairMix,
     pub(super) round_block: RoundBlock,
     pub(super) round_super: RoundSuper,
     pub(super) f32: PlainProduct,

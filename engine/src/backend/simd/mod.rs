@@ -3,6 +3,7 @@
 //! Weights stay in their stored dtype. Results do not depend on the number of threads.
 
 mod activations;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod elementwise;
@@ -23,7 +24,7 @@ use crate::model::slots::Slot;
 use crate::probe::Site;
 use crate::tensor::Tensor;
 
-use elementwise::Query;
+use attention::Query;
 use pool::Pool;
 
 pub use activations::Activations;
@@ -219,16 +220,21 @@ impl Backend for Simd {
         };
         let mut scores = scores.chunks_exact_mut(a.context());
         let heads = q.chunks_exact(a.head_dim).zip(dst.chunks_exact_mut(a.head_dim));
-        let items: Vec<_> = heads
-            .enumerate()
-            .map(|(index, (q, dst))| {
-                let (row, head) = (index / a.heads, index % a.heads);
-                Query { q, dst, scores: scores.next(), row, head }
-            })
-            .collect();
+        // Queries that read the same keys lie side by side.
+        let mut queries: Vec<Vec<Query<'_>>> = Vec::new();
+        queries.resize_with(a.kv_heads, Vec::new);
+        for (index, (q, dst)) in heads.enumerate() {
+            let (row, head) = (index / a.heads, index % a.heads);
+            let query = Query { q, dst, scores: scores.next(), row, head };
+            queries[head / (a.heads / a.kv_heads)].push(query);
+        }
+        let items = queries.iter_mut().flat_map(|queries| {
+            let tile = self.pool.tile(queries.len()).next_multiple_of(2);
+            queries.chunks_mut(tile)
+        });
         let work = 2 * len * a.context();
-        self.pool.each(items, work, |head| {
-            elementwise::attend(&self.kernels, head, keys, values, a);
+        self.pool.each(items.collect(), work, |queries| {
+            attention::attend(&self.kernels, queries, keys, values, a);
             Ok(())
         })
     }

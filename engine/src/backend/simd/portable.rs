@@ -6,7 +6,7 @@
 use half::{bf16, f16};
 
 use super::activations::{Q8, Q8Row, Q8Super, Q8SuperRow, per_step};
-use super::kernels::{Columns, Isa, Kernels};
+use super::kernels::{Columns, Isa, Kernels, Strided};
 use super::parts::{Small, Super};
 use super::statistics::portable_statistics;
 use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER};
@@ -16,6 +16,8 @@ pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot,
     axpy,
+    dots,
+    mix,
     round_block,
     round_super,
     f32: |bytes, stride, x, out| plain(bytes, stride, x, out, f32::from_le_bytes),
@@ -67,6 +69,22 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out += scale * x;
+    }
+}
+
+fn dots(queries: [&[f32]; 2], keys: Strided<'_>, out: [&mut [f32]; 2]) {
+    for (query, out) in queries.into_iter().zip(out) {
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = dot(query, keys.row(j, query.len()));
+        }
+    }
+}
+
+fn mix(weights: [&[f32]; 2], values: Strided<'_>, out: [&mut [f32]; 2]) {
+    for (weights, out) in weights.into_iter().zip(out) {
+        for (j, weight) in weights.iter().enumerate() {
+            axpy(*weight, values.row(j, out.len()), out);
+        }
     }
 }
 

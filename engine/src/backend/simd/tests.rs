@@ -1,7 +1,7 @@
 //! Every kernel of every available instruction set against a naive f64 product.
 
 use super::activations::{Activations, Q8, Q8Super};
-use super::kernels::{Isa, Kernels};
+use super::kernels::{Isa, Kernels, Strided};
 use crate::dtype::Dtype;
 use crate::error::Code;
 use crate::quant::SUPER;
@@ -340,6 +340,32 @@ fn axpy_adds_a_multiple() {
             for (out, x) in out.iter().zip(&x) {
                 assert!((out - (1.0 + 0.5 * x)).abs() <= 1e-6, "{kernels:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn two_queries_at_once_get_the_bits_of_one_each() {
+    for kernels in Kernels::available() {
+        for (len, positions) in [(64, 9), (128, 4), (80, 7), (33, 5), (8, 3), (1, 1), (96, 0)] {
+            let stride = len + 3;
+            let (x, rows) = (activations(2, len), activations(positions + 1, stride));
+            let rows = Strided { values: &rows, stride };
+            let queries = [&x[..len], &x[len..]];
+            let mut scores = [vec![f32::NAN; positions], vec![f32::NAN; positions]];
+            let mut mixed = [vec![0.5; len], vec![-0.5; len]];
+            let [a, b] = &mut scores;
+            (kernels.dots)(queries, rows, [a, b]);
+            let ([a, b], mut one_by_one) = (&mut mixed, [vec![0.5; len], vec![-0.5; len]]);
+            (kernels.mix)([&scores[0], &scores[1]], rows, [a, b]);
+            for n in 0..2 {
+                for (j, score) in scores[n].iter().enumerate() {
+                    let row = rows.row(j, len);
+                    assert_eq!(score.to_bits(), kernels.dot(queries[n], row).to_bits());
+                    kernels.axpy(*score, row, &mut one_by_one[n]);
+                }
+            }
+            assert_eq!(mixed, one_by_one, "{kernels:?} {len} x {positions}");
         }
     }
 }

@@ -10,6 +10,7 @@
 
 #![expect(unsafe_code, reason = "a kernel may run only where its CPU features were detected")]
 
+mod attention;
 mod block_panel;
 mod blocks;
 mod plain;
@@ -37,6 +38,8 @@ pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     dot: entry!(plain::dot, a, b),
     axpy: entry!(plain::axpy, scale, x, out),
+    dots: entry!(attention::dots, queries, keys, out),
+    mix: entry!(attention::mix, weights, values, out),
     round_block: entry!(rounding::round_block, values, quants),
     round_super: entry!(rounding::round_super, values, quants, sums),
     f32: entry!(plain::f32_product, bytes, stride, x, out),

@@ -239,6 +239,34 @@ pub(super) fn single(half: U16) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.get()))))
 }
 
+/// The [`sum`] of each vector.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sums_of_eight(v: [__m256; 8]) -> __m256 {
+    // Lanes i and i + 4 of vector j, and in the upper half of vector j + 4.
+    let mut fours = [_mm256_setzero_ps(); 4];
+    for (i, four) in fours.iter_mut().enumerate() {
+        let (low, high) = (
+            _mm256_permute2f128_ps::<0x20>(v[i], v[i + 4]),
+            _mm256_permute2f128_ps::<0x31>(v[i], v[i + 4]),
+        );
+        *four = _mm256_add_ps(low, high);
+    }
+    let [first, second] = [twos(fours[0], fours[1]), twos(fours[2], fours[3])];
+    let even = _mm256_shuffle_ps::<0b10_00_10_00>(first, second);
+    let odd = _mm256_shuffle_ps::<0b11_01_11_01>(first, second);
+    _mm256_add_ps(even, odd)
+}
+
+/// In each half, lanes 0 + 2 and 1 + 3 of `a`, then those of `b`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn twos(a: __m256, b: __m256) -> __m256 {
+    let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+    let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+    _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
+}
+
 /// The value of a stored f16 in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
