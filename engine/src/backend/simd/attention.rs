@@ -106,7 +106,7 @@ impl Head<'_> {
         if let Some(cap) = self.attention.cap {
             soft_cap(scores, cap);
         }
-        softmax(scores);
+        softmax(self.kernels, scores);
     }
 
     /// Adds the values at `positions`; `weights` are those of `visible`.

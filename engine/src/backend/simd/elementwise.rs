@@ -59,13 +59,10 @@ fn rotate(a: &mut f32, b: &mut f32, (sin, cos): (f32, f32)) {
 }
 
 /// Probabilities of the scores in place; the sum runs in f64.
-pub(super) fn softmax(scores: &mut [f32]) {
+pub(super) fn softmax(kernels: &Kernels, scores: &mut [f32]) {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0f64;
-    for score in &mut *scores {
-        *score = (*score - max).exp();
-        sum += f64::from(*score);
-    }
+    (kernels.exp_from)(scores, max);
+    let sum: f64 = scores.iter().map(|score| f64::from(*score)).sum();
     let inverse = (1.0 / sum) as f32;
     for score in scores {
         *score *= inverse;
@@ -73,13 +70,9 @@ pub(super) fn softmax(scores: &mut [f32]) {
 }
 
 /// `gate = activation(gate) * up`.
-pub(super) fn act_mul(gate: &mut [f32], up: &[f32], activation: Activation) {
+pub(super) fn act_mul(kernels: &Kernels, gate: &mut [f32], up: &[f32], activation: Activation) {
     match activation {
-        Activation::Silu => {
-            for (gate, up) in gate.iter_mut().zip(up) {
-                *gate = *gate / (1.0 + (-*gate).exp()) * up;
-            }
-        }
+        Activation::Silu => (kernels.silu_mul)(gate, up),
         Activation::GeluTanh => {
             for (gate, up) in gate.iter_mut().zip(up) {
                 *gate = (activate(activation, f64::from(*gate)) * f64::from(*up)) as f32;

@@ -118,6 +118,10 @@ pub struct Kernels {
     pub(super) axpy: fn(f32, &[f32], &mut [f32]),
     pub(super) dots: PairDots,
     pub(super) mix: PairMix,
+    /// `x = exp(x - shift)`: `(x, shift)`.
+    pub(super) exp_from: fn(&mut [f32], f32),
+    /// `gate = gate / (1 + exp(-gate)) * up`: `(gate, up)`.
+    pub(super) silu_mul: fn(&mut [f32], &[f32]),
     pub(super) round_block: RoundBlock,
     pub(super) round_super: RoundSuper,
     pub(super) f32: PlainProduct,

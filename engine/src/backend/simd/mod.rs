@@ -253,7 +253,7 @@ impl Backend for Simd {
         let items: Vec<_> = gate.chunks_mut(tile).zip(up.chunks(tile)).collect();
         // An exponential costs about as much as sixteen multiply-adds.
         self.pool.each(items, 16 * len, |(gate, up)| {
-            elementwise::act_mul(gate, up, activation);
+            elementwise::act_mul(&self.kernels, gate, up, activation);
             Ok(())
         })
     }

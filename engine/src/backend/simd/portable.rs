@@ -18,6 +18,8 @@ pub(super) const KERNELS: Kernels = Kernels {
     axpy,
     dots,
     mix,
+    exp_from,
+    silu_mul,
     round_block,
     round_super,
     f32: |bytes, stride, x, out| plain(bytes, stride, x, out, f32::from_le_bytes),
@@ -85,6 +87,18 @@ fn mix(weights: [&[f32]; 2], values: Strided<'_>, out: [&mut [f32]; 2]) {
         for (j, weight) in weights.iter().enumerate() {
             axpy(*weight, values.row(j, out.len()), out);
         }
+    }
+}
+
+fn exp_from(x: &mut [f32], shift: f32) {
+    for x in x {
+        *x = (*x - shift).exp();
+    }
+}
+
+fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + (-*gate).exp()) * up;
     }
 }
 

@@ -371,6 +371,45 @@ fn two_queries_at_once_get_the_bits_of_one_each() {
 }
 
 #[test]
+fn exponentials_are_exact_to_a_few_units_and_keep_what_is_not_a_number() {
+    for kernels in Kernels::available() {
+        let inputs: Vec<f32> = (-1747..1770).map(|i| i as f32 * 0.05).collect();
+        let mut found = inputs.clone();
+        (kernels.exp_from)(&mut found, 0.25);
+        for (x, found) in inputs.iter().zip(&found) {
+            let expected = f64::from(x - 0.25).exp();
+            // Below the normal numbers a result may be zero.
+            let error = (f64::from(*found) - expected).abs();
+            assert!(error <= 3e-7 * expected + 2e-38, "{kernels:?}: exp({x}) = {found}");
+        }
+        let mut odd = [f32::NAN, f32::NEG_INFINITY, -1e30, 0.0];
+        (kernels.exp_from)(&mut odd, 0.0);
+        assert!(odd[0].is_nan() && odd[1..] == [0.0, 0.0, 1.0], "{kernels:?}: {odd:?}");
+    }
+}
+
+#[test]
+fn a_gate_times_its_sigmoid_is_exact_to_a_few_units_at_any_length() {
+    for kernels in Kernels::available() {
+        for len in [0, 1, 7, 8, 9, 250] {
+            let gates: Vec<f32> = (0..len).map(|i| i as f32 - 125.0).collect();
+            let ups = activations(1, len);
+            let mut found = gates.clone();
+            (kernels.silu_mul)(&mut found, &ups);
+            for ((gate, up), found) in gates.iter().zip(&ups).zip(&found) {
+                let gate = f64::from(*gate);
+                let expected = gate / (1.0 + (-gate).exp()) * f64::from(*up);
+                let error = (f64::from(*found) - expected).abs();
+                assert!(error <= 4e-7 * expected.abs() + 4e-36, "{kernels:?}: {gate} {found}");
+            }
+        }
+        let mut bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        (kernels.silu_mul)(&mut bad, &[1.0; 3]);
+        assert!(bad[0].is_nan() && !bad[1].is_finite(), "{kernels:?}: {bad:?}");
+    }
+}
+
+#[test]
 fn operands_of_the_wrong_size_are_refused() {
     let kernels = Kernels::best();
     let x = activations(2, SUPER);

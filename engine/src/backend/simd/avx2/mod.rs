@@ -13,6 +13,7 @@
 mod attention;
 mod block_panel;
 mod blocks;
+mod exponential;
 mod plain;
 mod rounding;
 mod statistics;
@@ -40,6 +41,8 @@ pub(super) const KERNELS: Kernels = Kernels {
     axpy: entry!(plain::axpy, scale, x, out),
     dots: entry!(attention::dots, queries, keys, out),
     mix: entry!(attention::mix, weights, values, out),
+    exp_from: entry!(exponential::exp_from, x, shift),
+    silu_mul: entry!(exponential::silu_mul, gate, up),
     round_block: entry!(rounding::round_block, values, quants),
     round_super: entry!(rounding::round_super, values, quants, sums),
     f32: entry!(plain::f32_product, bytes, stride, x, out),
