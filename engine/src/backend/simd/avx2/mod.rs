@@ -15,6 +15,7 @@ mod block_panel;
 mod blocks;
 mod exponential;
 mod plain;
+mod plain_panel;
 mod rounding;
 mod statistics;
 mod super_panel;

@@ -10,6 +10,8 @@ use std::arch::x86_64::*;
 use zerocopy::little_endian::U16;
 
 use super::super::kernels::Columns;
+use super::block_panel::MANY;
+use super::plain_panel::{self, ROWS};
 use super::vector::{load_bf16, load_f16, load_f32, load_raw_f32, prefetch, store_f32, sum};
 use crate::quant::widen;
 
@@ -39,16 +41,30 @@ fn plain_dot<T>(
     load: impl Fn(&[T; 8]) -> __m256,
     single: impl Fn(&T) -> f32,
 ) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    let ((a4, a_eights), (b4, b_eights)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let a4 = a.as_chunks::<8>().0.as_chunks::<4>().0;
+    let b4 = b.as_chunks::<8>().0.as_chunks::<4>().0;
     let mut lanes = [_mm256_setzero_ps(); 4];
-    for (a, b) in a4.iter().zip(b4) {
-        prefetch(a);
+    for (group, b) in a4.iter().zip(b4) {
+        prefetch(group);
         for i in 0..4 {
-            lanes[i] = _mm256_fmadd_ps(load(&a[i]), load_f32(&b[i]), lanes[i]);
+            lanes[i] = _mm256_fmadd_ps(load(&group[i]), load_f32(&b[i]), lanes[i]);
         }
     }
-    for (a, b) in a_eights.iter().zip(b_eights) {
+    finish(lanes, a, b, load, single)
+}
+
+/// Sum of products of all of `a` and `b`, whose whole groups of 32 values are in `lanes` already.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn finish<T>(
+    mut lanes: [__m256; 4],
+    a: &[T],
+    b: &[f32],
+    load: impl Fn(&[T; 8]) -> __m256,
+    single: impl Fn(&T) -> f32,
+) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    for (a, b) in a.as_chunks::<4>().1.iter().zip(b.as_chunks::<4>().1) {
         lanes[0] = _mm256_fmadd_ps(load(a), load_f32(b), lanes[0]);
     }
     let mut rest = 0.0f32;
@@ -59,12 +75,42 @@ fn plain_dot<T>(
     sum(lanes) + rest
 }
 
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen_row<T>(
+    row: &[T],
+    values: &mut [f32],
+    load: impl Fn(&[T; 8]) -> __m256,
+    single: impl Fn(&T) -> f32,
+) {
+    let ((row, row_rest), (values, values_rest)) = (row.as_chunks(), values.as_chunks_mut());
+    for (row, values) in row.iter().zip(values) {
+        prefetch(row);
+        store_f32(load(row), values);
+    }
+    for (one, value) in row_rest.iter().zip(values_rest) {
+        *value = single(one);
+    }
+}
+
 /// One function over rows of plain numbers.
 macro_rules! plain_product {
     ($name:ident, $bytes:literal, $load:expr, $single:expr) => {
         #[target_feature(enable = "avx2,fma,f16c")]
         pub(super) fn $name(bytes: &[u8], stride: usize, x: Columns<'_>, out: &mut [f32]) {
             let width = bytes.len() / stride;
+            if x.values.len() / x.cols >= MANY {
+                let mut panel = vec![0.0; ROWS * x.cols];
+                for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
+                    let panel = &mut panel[..rows.len() / stride * x.cols];
+                    let values = panel.chunks_exact_mut(x.cols);
+                    for (row, values) in rows.chunks_exact(stride).zip(values) {
+                        widen_row(row.as_chunks::<$bytes>().0, values, $load, $single);
+                    }
+                    plain_panel::multiply(panel, x, out, width, index * ROWS);
+                }
+                return;
+            }
             for (w, row) in bytes.chunks_exact(stride).enumerate() {
                 let row = row.as_chunks::<$bytes>().0;
                 for (out, x) in out.chunks_exact_mut(width).zip(x.values.chunks_exact(x.cols)) {
