@@ -175,7 +175,7 @@ impl<const LEN: u8> AffineLanes<LEN> {
         (Self { doubt: _mm256_setzero_ps(), ..self }, doubt)
     }
 
-    /// Empties the lanes, of groups of `len` values, into `total`.
+    /// Empties the lanes into `total`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn write(self, total: &mut Statistics) {

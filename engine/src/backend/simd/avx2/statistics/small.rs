@@ -51,13 +51,8 @@ pub(super) fn q4_1_add(blocks: &[Q4_1; 8], lanes: AffineLanes<32>) -> AffineLane
         let quants = nibbles(&blocks[i].qs, &blocks[i + 4].qs);
         (sum_parts[i], square_parts[i]) = sums_and_squares(quants);
     }
-    let groups = Affine {
-        steps: widened(blocks, |block| block.d),
-        offsets: negated(widened(blocks, |block| block.m)),
-        sums: _mm256_cvtepi32_ps(sums_by_half(sum_parts)),
-        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
-    };
-    lanes.add(groups)
+    let grids = (widened(blocks, |block| block.d), widened(blocks, |block| block.m));
+    lanes.add(affine(grids, sum_parts, square_parts))
 }
 
 #[inline]
@@ -105,13 +100,8 @@ pub(super) fn q5_1_add(blocks: &[Q5_1; 8], lanes: AffineLanes<32>) -> AffineLane
         (sum_parts[i], square_parts[i]) =
             sums_and_squares((whole(low, low_clear), whole(high, high_clear)));
     }
-    let groups = Affine {
-        steps: widened(blocks, |block| block.d),
-        offsets: negated(widened(blocks, |block| block.m)),
-        sums: _mm256_cvtepi32_ps(sums_by_half(sum_parts)),
-        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
-    };
-    lanes.add(groups)
+    let grids = (widened(blocks, |block| block.d), widened(blocks, |block| block.m));
+    lanes.add(affine(grids, sum_parts, square_parts))
 }
 
 /// A block fills a vector here. The square of -128 needs words of its own.
@@ -179,6 +169,23 @@ fn sums_and_squares((low, high): (__m256i, __m256i)) -> (__m256i, __m256i) {
     (_mm256_add_epi8(low, high), squares)
 }
 
+/// Blocks of steps and minimums, of parts of their sums and of the sums of their squares.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn affine(
+    (steps, minimums): (__m256, __m256),
+    sums: [__m256i; 4],
+    squares: [__m256i; 4],
+) -> Affine {
+    Affine {
+        steps,
+        // A minimum is added to its values.
+        offsets: _mm256_xor_ps(minimums, _mm256_set1_ps(-0.0)),
+        sums: _mm256_cvtepi32_ps(sums_by_half(sums)),
+        squares: _mm256_cvtepi32_ps(wide_sums_by_half(squares)),
+    }
+}
+
 /// One f16 of each of eight blocks.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -194,12 +201,6 @@ fn widened<B>([a, b, c, d, e, f, g, h]: &[B; 8], stored: fn(&B) -> U16) -> __m25
         word(g),
         word(h),
     ))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn negated(values: __m256) -> __m256 {
-    _mm256_xor_ps(values, _mm256_set1_ps(-0.0))
 }
 
 /// Bytes to be looked up by nibble.
