@@ -215,6 +215,14 @@ fn pack<const LEN: usize, B: Block<LEN>>(values: &[f32], out: &mut Vec<u8>) {
     }
 }
 
+/// Writes the value of each quant. A loop, because mapping long arrays ends in a call per element.
+#[inline]
+fn fill<Q: Copy, V, const N: usize>(values: &mut [V; N], quants: &[Q; N], value: impl Fn(Q) -> V) {
+    for (to, &quant) in values.iter_mut().zip(quants) {
+        *to = value(quant);
+    }
+}
+
 /// The value of a stored f16.
 #[inline]
 pub(crate) fn widen(raw: U16) -> f32 {

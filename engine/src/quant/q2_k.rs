@@ -4,7 +4,7 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::search::{Affine, Ladder, Loss, affine, largest, nearest};
-use super::{Block, SUPER, narrow, widen};
+use super::{Block, SUPER, fill, narrow, widen};
 use crate::dtype::Dtype;
 
 /// value = d * (scales\[j\] & 15) * quant - dmin * (scales\[j\] >> 4). Value 32 g + i of each half of 128
@@ -35,7 +35,7 @@ impl Block<SUPER> for Q2K {
         {
             let step = d * f32::from(self.scales[j] & 0x0F);
             let minimum = dmin * f32::from(self.scales[j] >> 4);
-            *values = quants.map(|quant| step * f32::from(quant) - minimum);
+            fill(values, quants, |quant| step * f32::from(quant) - minimum);
         }
     }
 
@@ -76,7 +76,7 @@ pub(crate) fn unpack_pairs(qs: &[u8; SUPER / 4]) -> [u8; SUPER] {
     let mut quants = [0; SUPER];
     for (quants, bytes) in quants.as_chunks_mut::<128>().0.iter_mut().zip(qs.as_chunks::<32>().0) {
         for (g, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            *quants = bytes.map(|byte| byte >> (2 * g) & 3);
+            fill(quants, bytes, |byte| byte >> (2 * g) & 3);
         }
     }
     quants

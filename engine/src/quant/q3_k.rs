@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::q2_k::{pairs, unpack_pairs};
 use super::search::{coordinate_descent, nearest};
-use super::{Block, SUPER, farthest, narrow, widen};
+use super::{Block, SUPER, farthest, fill, narrow, widen};
 use crate::dtype::Dtype;
 
 /// value = d * (scale\[j\] - 32) * (quant - 4). Two low bits as in [`super::Q2K`]; the third bit of value
@@ -34,7 +34,7 @@ impl Block<SUPER> for Q3K {
             out.as_chunks_mut::<16>().0.iter_mut().zip(quants.as_chunks::<16>().0).zip(scales)
         {
             let step = d * f32::from(scale);
-            *values = quants.map(|quant| step * f32::from(quant));
+            fill(values, quants, |quant| step * f32::from(quant));
         }
     }
 
@@ -82,7 +82,9 @@ impl Q3K {
                 *quant |= (bits >> c & 1) << 2;
             }
         }
-        quants.map(|quant| (quant as i8).wrapping_sub(4))
+        let mut centred = [0; SUPER];
+        fill(&mut centred, &quants, |quant| (quant as i8).wrapping_sub(4));
+        centred
     }
 }
 

@@ -4,7 +4,7 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::search::{Affine, Ladder, Loss, affine, largest, nearest};
-use super::{Block, SUPER, k_scales, narrow, widen};
+use super::{Block, SUPER, fill, k_scales, narrow, widen};
 use crate::dtype::Dtype;
 
 /// value = d * scale\[j\] * nibble - dmin * minimum\[j\]. Sub-blocks 2 k and 2 k + 1 share bytes
@@ -73,12 +73,13 @@ pub(super) struct Grids {
 impl Grids {
     pub(super) fn unpack(d: U16, dmin: U16, packed: &[u8; 12]) -> Self {
         let (scales, minimums) = k_scales::unpack(packed);
+        let (step, minimum_step) = (widen(d), widen(dmin));
         Self {
             d,
             dmin,
             packed: *packed,
-            steps: scales.map(|scale| widen(d) * f32::from(scale)),
-            minimums: minimums.map(|minimum| widen(dmin) * f32::from(minimum)),
+            steps: scales.map(|scale| step * f32::from(scale)),
+            minimums: minimums.map(|minimum| minimum_step * f32::from(minimum)),
         }
     }
 
@@ -88,7 +89,7 @@ impl Grids {
             out.as_chunks_mut::<32>().0.iter_mut().zip(quants.as_chunks::<32>().0).enumerate()
         {
             let (step, minimum) = (self.steps[j], self.minimums[j]);
-            *values = quants.map(|quant| step * f32::from(quant) - minimum);
+            fill(values, quants, |quant| step * f32::from(quant) - minimum);
         }
     }
 

@@ -4,7 +4,7 @@ use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::search::{GROUP_MAX_EPS, nearest, symmetric};
-use super::{Block, SUPER, farthest, narrow, widen};
+use super::{Block, SUPER, farthest, fill, narrow, widen};
 use crate::dtype::Dtype;
 
 /// value = d * scale\[j\] * (quant - 32). Each half of 128 values takes 64 bytes of `ql` and 32 of `qh`:
@@ -32,7 +32,7 @@ impl Block<SUPER> for Q6K {
             out.as_chunks_mut::<16>().0.iter_mut().zip(quants.as_chunks::<16>().0).zip(self.scales)
         {
             let step = d * f32::from(scale);
-            *values = quants.map(|quant| step * f32::from(quant));
+            fill(values, quants, |quant| step * f32::from(quant));
         }
     }
 

@@ -91,6 +91,11 @@ impl SymmetricLanes {
         Self { squares: _mm256_fmadd_ps(parts, _mm256_set1_ps(step * step), self.squares), ..self }
     }
 
+    /// The lanes of a unit to look at when those of `doubt` are in doubt: zeros are not counted lane by lane.
+    pub(super) fn uncertain(_doubt: u8) -> u8 {
+        u8::MAX
+    }
+
     /// A bit for each lane with a group that is in doubt, since this was asked last.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -165,6 +170,11 @@ impl<const LEN: u8> AffineLanes<LEN> {
             doubt: _mm256_or_ps(self.doubt, doubt),
             ..self
         }
+    }
+
+    /// The lanes of a unit to look at when those of `doubt` are in doubt.
+    pub(super) fn uncertain(doubt: u8) -> u8 {
+        doubt
     }
 
     /// A bit for each lane with a group that is in doubt, since this was asked last.

@@ -60,7 +60,7 @@ const UNITS: usize = 30;
 struct Doubts([u8; 32]);
 
 impl Doubts {
-    /// A bit for each unit.
+    /// A bit for each unit in doubt.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn bits(&self) -> u32 {
@@ -73,10 +73,10 @@ impl Doubts {
 macro_rules! block_statistics {
     ($name:ident, $count:ident, $block:ty, $len:literal, units of $unit:literal,
      $lanes:ty, top $top:literal, $add:path) => {
-        /// The lanes of up to [`UNITS`] units, behind values of `range`, and a bit for each unit that is in doubt.
+        /// The lanes of up to [`UNITS`] units, behind values of `range`, and what is in doubt.
         #[inline(never)]
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn $count(units: &[[$block; $unit]], range: Range) -> ($lanes, u32) {
+        fn $count(units: &[[$block; $unit]], range: Range) -> ($lanes, Doubts) {
             let (mut lanes, mut doubts) = (<$lanes>::new(range, $top), Doubts([0; 32]));
             for (unit, in_doubt) in units.iter().zip(&mut doubts.0) {
                 prefetch(unit);
@@ -84,7 +84,7 @@ macro_rules! block_statistics {
                 lanes = settled;
                 *in_doubt = doubt;
             }
-            (lanes, doubts.bits())
+            (lanes, doubts)
         }
 
         #[target_feature(enable = "avx2,fma,f16c")]
@@ -97,15 +97,17 @@ macro_rules! block_statistics {
             // Everything is a new extreme at first.
             let (first, others) = units.split_at(units.len().min(1));
             for units in std::iter::once(first).chain(others.chunks(UNITS)) {
-                let (lanes, mut doubts) = $count(units, range);
+                let (lanes, doubts) = $count(units, range);
                 lanes.write(&mut total);
+                let mut doubts = doubts.bits();
                 while doubts != 0 {
                     let unit = &units[doubts.trailing_zeros() as usize];
                     doubts &= doubts - 1;
                     // The range may have grown since.
-                    let (counted, doubt) = $count(std::slice::from_ref(unit), range);
+                    let (counted, Doubts([doubt, ..])) = $count(std::slice::from_ref(unit), range);
                     if doubt != 0 {
-                        let Seen { zeros, range: seen } = look::<$len, _>(unit, range)?;
+                        let in_doubt = <$lanes>::uncertain(doubt);
+                        let Seen { zeros, range: seen } = look::<$len, _>(unit, in_doubt, range)?;
                         range = seen;
                         // Instead of those that were counted as quants.
                         let mut of_quants = Statistics::default();

@@ -13,8 +13,7 @@ use zerocopy::little_endian::U16;
 
 use super::super::vector::{lanes_f32, load_half, load_i8};
 use super::lanes::{
-    Affine, AffineLanes, Symmetric, SymmetricLanes, fours_of_squares, merged, sums_by_half,
-    wide_sums_by_half,
+    Affine, AffineLanes, Symmetric, SymmetricLanes, merged, sums_by_half, wide_sums_by_half,
 };
 use crate::quant::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
@@ -161,12 +160,13 @@ fn clear_bits(a: u32, b: u32) -> (__m256i, __m256i) {
     (clear(low), clear(high))
 }
 
-/// Parts of the sums of quants from zero up, and of their squares.
+/// Parts of the sums of quants from zero to 31, and of their squares.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn sums_and_squares((low, high): (__m256i, __m256i)) -> (__m256i, __m256i) {
-    let squares = _mm256_add_epi32(fours_of_squares(low), fours_of_squares(high));
-    (_mm256_add_epi8(low, high), squares)
+    let squares =
+        _mm256_add_epi16(_mm256_maddubs_epi16(low, low), _mm256_maddubs_epi16(high, high));
+    (_mm256_add_epi8(low, high), _mm256_madd_epi16(squares, _mm256_set1_epi16(1)))
 }
 
 /// Blocks of steps and minimums, of parts of their sums and of the sums of their squares.
