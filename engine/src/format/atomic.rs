@@ -1,6 +1,7 @@
 //! Writes a file whole or not at all: temporary file in the same directory, fsync, rename.
 //!
-//! A reader that has the old file mapped keeps the old bytes, because the name is moved to a new file.
+//! A reader that has the old file mapped keeps the old bytes, because the name is moved to a new file. A link keeps
+//! leading where it led; a device or a pipe is written to, never replaced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write as _};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mmap::{guard, io_error};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 /// Buffer of the writer, bytes.
 const BUFFER: usize = 1 << 20;
@@ -16,23 +17,32 @@ const BUFFER: usize = 1 << 20;
 /// Distinguishes temporary files of one process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// Lets `fill` write a file and moves it to `path` when that succeeded; removes it otherwise.
+/// Lets `fill` write a file and moves it to `path` when that succeeded; removes it otherwise. What is written to a device
+/// or a pipe at `path` cannot be taken back.
 ///
 /// # Errors
 /// Those of `fill`, and [`crate::Code::Io`] when the system refuses.
 pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    if Standing::at(path) == Standing::Special {
+        return write_through(path, fill).map_err(|error| error.in_file(path));
+    }
     write_checked(path, fill, |_, ()| Ok(()))
 }
 
 /// As [`write()`]; `check` sees the whole file, and what `fill` gave, before it gets its name.
 ///
 /// # Errors
-/// Those of `fill` and of `check`, and [`crate::Code::Io`] when the system refuses.
+/// Those of `fill` and of `check`, and [`crate::Code::Io`] when the system refuses or when a device or a pipe, that nothing
+/// can be read back from, stands at `path`.
 pub fn write_checked<T, U>(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
     check: impl FnOnce(&Path, T) -> Result<U>,
 ) -> Result<U> {
+    Standing::at(path).refuse(Standing::Special, "a file", path)?;
+    // Of a link, the file that it leads to is written.
+    let end = std::fs::canonicalize(path);
+    let path = end.as_deref().unwrap_or(path);
     let temporary = temporary_path(path);
     let written = fill_file(&temporary, fill).and_then(|filled| check(&temporary, filled));
     let written = written.and_then(|checked| {
@@ -54,6 +64,8 @@ pub fn write_checked<T, U>(
 /// # Errors
 /// Those of `fill`, and [`crate::Code::Io`] when the system refuses.
 pub fn write_directory<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    Standing::at(path).refuse(Standing::Special, "a directory", path)?;
+    Standing::at(path).refuse(Standing::File, "a directory", path)?;
     let temporary = temporary_path(path);
     let written = std::fs::create_dir(&temporary)
         .map_err(|error| io_error(&temporary, &error))
@@ -66,6 +78,49 @@ pub fn write_directory<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) ->
     }
     sync_directory(path);
     written
+}
+
+/// What stands at a path, or at the end of a link there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Nothing,
+    File,
+    Directory,
+    /// A device, a pipe, a socket.
+    Special,
+}
+
+impl Standing {
+    fn at(path: &Path) -> Self {
+        match path.metadata() {
+            Ok(is) if is.is_file() => Self::File,
+            Ok(is) if is.is_dir() => Self::Directory,
+            Ok(_) => Self::Special,
+            Err(_) => Self::Nothing,
+        }
+    }
+
+    /// An error when this is `refused`.
+    fn refuse(self, refused: Self, expected: &str, path: &Path) -> Result<()> {
+        if self != refused {
+            return Ok(());
+        }
+        let found = if refused == Self::File { "a file" } else { "a device or a pipe" };
+        Err(Error::new(Code::Io)
+            .expected(format_args!("{expected} to replace, or a free name"))
+            .found(found)
+            .in_file(path))
+    }
+}
+
+/// Lets `fill` write into what stands at `path`.
+fn write_through(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+    let io = |error: std::io::Error| io_error(path, &error);
+    let file = OpenOptions::new().write(true).open(path).map_err(io)?;
+    let mut writer = BufWriter::with_capacity(BUFFER, file);
+    fill(&mut writer)?;
+    guard::check()?;
+    writer.flush().map_err(io)
 }
 
 /// Moves `new` to `path`. Directories cannot be exchanged in one step everywhere: the old one steps aside first, and
@@ -116,7 +171,6 @@ fn sync_directory(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Error};
 
     fn names(directory: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(directory).unwrap();
@@ -175,6 +229,52 @@ mod tests {
         assert_eq!(std::fs::read(path.join("config.json")).unwrap(), b"old");
         write_directory(&path, fill("new", Ok(()))).unwrap();
         assert_eq!(std::fs::read(path.join("config.json")).unwrap(), b"new");
+        assert_eq!(names(directory.path()), ["model"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_to_or_refused_and_never_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        // A link, so that the machine's own is safe from a mistake here.
+        let path = directory.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let fill = |out: &mut BufWriter<File>| {
+            out.write_all(b"gone").unwrap();
+            Ok(())
+        };
+        write(&path, fill).unwrap();
+        let refused = write_checked(&path, fill, |_, ()| Ok(())).unwrap_err();
+        assert_eq!(refused.code(), Code::Io);
+        let refused = write_directory(&path, |_| Ok(())).unwrap_err();
+        assert_eq!(refused.code(), Code::Io);
+        assert_eq!(std::fs::read_link(&path).unwrap(), Path::new("/dev/null"));
+        assert_eq!(names(directory.path()), ["null"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_its_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("model.apr"), directory.path().join("latest"));
+        std::fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink("model.apr", &link).unwrap();
+        write(&link, |out| {
+            out.write_all(b"new").unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("model.apr"));
+    }
+
+    #[test]
+    fn a_file_is_not_replaced_by_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model");
+        std::fs::write(&path, "old").unwrap();
+        assert_eq!(write_directory(&path, |_| Ok(())).unwrap_err().code(), Code::Io);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(names(directory.path()), ["model"]);
     }
 
