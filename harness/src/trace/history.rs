@@ -185,8 +185,87 @@ pub struct Iteration {
     pub index: usize,
 }
 
+/// An event as it happens. Writing its texts takes longer than seeing what they tell, and need not be done where the run
+/// waits for it.
+#[derive(Debug)]
+pub struct Draft {
+    kind: EventType,
+    id: u64,
+    previous: u64,
+    /// Since 1970.
+    milliseconds: u64,
+    detail: Detail,
+}
+
+/// What an event tells beyond its kind.
+#[derive(Debug)]
+pub(super) enum Detail {
+    Nothing,
+    Starts(Payload),
+    Succeeds(Payload),
+    Fails(Cause),
+    Aborts(Cause),
+    Enters(String, Payload),
+    Exits(String, Payload),
+    Length(usize),
+    Iteration(Iteration),
+}
+
+impl Detail {
+    pub(super) fn fails(error: &str, cause: &str) -> Self {
+        Self::Fails(because(error, cause))
+    }
+
+    pub(super) fn aborts(error: &str, cause: &str) -> Self {
+        Self::Aborts(because(error, cause))
+    }
+}
+
+impl Draft {
+    /// The event, its texts written.
+    pub fn event(self) -> HistoryEvent {
+        let at = timestamp(self.milliseconds);
+        let mut event = HistoryEvent::new(self.kind, self.id, self.previous, &at);
+        match self.detail {
+            Detail::Nothing => {}
+            Detail::Starts(input) => {
+                let (input, input_details) = text(&input);
+                event.execution_started_event_details = Some(Input { input, input_details });
+            }
+            Detail::Succeeds(output) => {
+                let (output, output_details) = text(&output);
+                event.execution_succeeded_event_details = Some(Output { output, output_details });
+            }
+            Detail::Fails(cause) => event.execution_failed_event_details = Some(cause),
+            Detail::Aborts(cause) => event.execution_aborted_event_details = Some(cause),
+            Detail::Enters(name, input) => {
+                let (input, input_details) = text(&input);
+                event.state_entered_event_details = Some(Entered { name, input, input_details });
+            }
+            Detail::Exits(name, output) => {
+                let (output, output_details) = text(&output);
+                event.state_exited_event_details = Some(Exited { name, output, output_details });
+            }
+            Detail::Length(length) => {
+                event.map_state_started_event_details = Some(Length { length });
+            }
+            Detail::Iteration(iteration) => {
+                let place = match self.kind {
+                    EventType::MapIterationSucceeded => {
+                        &mut event.map_iteration_succeeded_event_details
+                    }
+                    EventType::MapIterationFailed => &mut event.map_iteration_failed_event_details,
+                    _ => &mut event.map_iteration_started_event_details,
+                };
+                *place = Some(iteration);
+            }
+        }
+        event
+    }
+}
+
 /// Takes events as they happen.
-pub type Sink<'s> = Box<dyn FnMut(&HistoryEvent) -> io::Result<()> + Send + 's>;
+pub type Sink<'s> = Box<dyn FnMut(Draft) -> io::Result<()> + Send + 's>;
 /// Tells milliseconds since 1970.
 pub type Clock = Box<dyn FnMut() -> u64 + Send>;
 
@@ -211,37 +290,36 @@ impl<'s> Recorder<'s> {
     }
 
     /// Something begins; the next [`Recorder::leave`] that has no other to leave leads back to it.
-    pub(super) fn enter(&mut self, kind: EventType, detail: impl FnOnce(&mut HistoryEvent)) {
+    pub(super) fn enter(&mut self, kind: EventType, detail: Detail) {
         self.write(kind, self.last, detail);
         self.open.push(self.last);
     }
 
     /// Something that was entered ends.
-    pub(super) fn leave(&mut self, kind: EventType, detail: impl FnOnce(&mut HistoryEvent)) {
+    pub(super) fn leave(&mut self, kind: EventType, detail: Detail) {
         let entry = self.open.pop().unwrap_or(self.last);
         self.write(kind, entry, detail);
     }
 
     /// Something happens that is neither entered nor left.
-    pub(super) fn note(&mut self, kind: EventType, detail: impl FnOnce(&mut HistoryEvent)) {
+    pub(super) fn note(&mut self, kind: EventType, detail: Detail) {
         self.write(kind, self.last, detail);
     }
 
     /// A task as a whole.
-    pub(super) fn task(&mut self, name: &str, input: &Payload, output: &Payload) {
-        self.enter(EventType::TaskStateEntered, |event| event.enters(name, input));
-        self.leave(EventType::TaskStateExited, |event| event.exits(name, output));
+    pub(super) fn task(&mut self, name: &str, input: Payload, output: Payload) {
+        self.enter(EventType::TaskStateEntered, Detail::Enters(name.to_owned(), input));
+        self.leave(EventType::TaskStateExited, Detail::Exits(name.to_owned(), output));
     }
 
-    fn write(&mut self, kind: EventType, previous: u64, detail: impl FnOnce(&mut HistoryEvent)) {
+    fn write(&mut self, kind: EventType, previous: u64, detail: Detail) {
         if self.failed.is_some() {
             return;
         }
-        let now = (self.clock)();
+        let milliseconds = (self.clock)();
         self.last += 1;
-        let mut event = HistoryEvent::new(kind, self.last, previous, &timestamp(now));
-        detail(&mut event);
-        self.failed = (self.sink)(&event).err();
+        let draft = Draft { kind, id: self.last, previous, milliseconds, detail };
+        self.failed = (self.sink)(draft).err();
     }
 }
 
@@ -290,36 +368,6 @@ impl HistoryEvent {
         ];
         inputs.into_iter().chain(outputs).flatten().map(String::as_str).collect()
     }
-
-    pub(super) fn starts(&mut self, input: &Payload) {
-        let (input, input_details) = text(input);
-        self.execution_started_event_details = Some(Input { input, input_details });
-    }
-
-    pub(super) fn succeeds(&mut self, output: &Payload) {
-        let (output, output_details) = text(output);
-        self.execution_succeeded_event_details = Some(Output { output, output_details });
-    }
-
-    pub(super) fn fails(&mut self, error: &str, cause: &str) {
-        self.execution_failed_event_details = Some(because(error, cause));
-    }
-
-    pub(super) fn aborts(&mut self, error: &str, cause: &str) {
-        self.execution_aborted_event_details = Some(because(error, cause));
-    }
-
-    pub(super) fn enters(&mut self, name: &str, input: &Payload) {
-        let (input, input_details) = text(input);
-        let name = name.to_owned();
-        self.state_entered_event_details = Some(Entered { name, input, input_details });
-    }
-
-    pub(super) fn exits(&mut self, name: &str, output: &Payload) {
-        let (output, output_details) = text(output);
-        let name = name.to_owned();
-        self.state_exited_event_details = Some(Exited { name, output, output_details });
-    }
 }
 
 fn because(error: &str, cause: &str) -> Cause {
@@ -353,19 +401,16 @@ mod tests {
     #[test]
     fn exits_lead_back_to_their_entries_and_ids_have_no_holes() {
         let mut events = Vec::new();
-        let sink: Sink<'_> = Box::new(|event| {
-            events.push(event.clone());
+        let sink: Sink<'_> = Box::new(|draft| {
+            events.push(draft.event());
             Ok(())
         });
         let mut recorder = Recorder::new(sink, Box::new(|| 1_700_000_000_042));
-        recorder.enter(EventType::MapStateEntered, |_| {});
-        recorder.note(EventType::MapStateStarted, |_| {});
-        recorder.task(
-            "x",
-            &Payload::LeftOut { characters: 1 },
-            &Payload::LeftOut { characters: 1 },
-        );
-        recorder.leave(EventType::MapStateExited, |_| {});
+        recorder.enter(EventType::MapStateEntered, Detail::Nothing);
+        recorder.note(EventType::MapStateStarted, Detail::Nothing);
+        let left_out = || Payload::LeftOut { characters: 1 };
+        recorder.task("x", left_out(), left_out());
+        recorder.leave(EventType::MapStateExited, Detail::Nothing);
         drop(recorder);
         let links: Vec<_> = events.iter().map(|e| (e.id, e.previous_event_id)).collect();
         assert_eq!(links, [(1, 0), (2, 1), (3, 2), (4, 3), (5, 1)]);
@@ -380,8 +425,8 @@ mod tests {
             Err(io::Error::other("full"))
         });
         let mut recorder = Recorder::new(sink, Box::new(|| 0));
-        recorder.note(EventType::ExecutionStarted, |_| {});
-        recorder.note(EventType::ExecutionStarted, |_| {});
+        recorder.note(EventType::ExecutionStarted, Detail::Nothing);
+        recorder.note(EventType::ExecutionStarted, Detail::Nothing);
         assert_eq!(recorder.failure().unwrap().to_string(), "full");
         drop(recorder);
         assert_eq!(calls, 1);

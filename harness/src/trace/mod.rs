@@ -20,14 +20,14 @@ use apr_engine::generate::{FinishReason, Generation};
 use apr_engine::model::Model;
 use apr_engine::probe::{Op, Probe, Site, Tap};
 
-pub use history::{Clock, History, HistoryEvent, Sink};
+pub use history::{Clock, Draft, History, HistoryEvent, Sink};
 pub use observed::Observed;
 pub use options::Options;
 pub use payload::Payload;
 pub use whole::flaws;
 
 use crate::compare::log_probabilities;
-use history::{EventType, Iteration, Length, Recorder};
+use history::{Detail, EventType, Iteration, Recorder};
 use lens::Lens;
 use moments::Moments;
 use payload::{
@@ -136,9 +136,9 @@ impl<'m> Tracer<'m> {
         };
         self.prompt = prompt.len();
         let run = Payload::Run(Box::new(run));
-        self.recorder.enter(EventType::ExecutionStarted, |event| event.starts(&run));
+        self.recorder.enter(EventType::ExecutionStarted, Detail::Starts(run));
         let tokens = Payload::Tokens(Tokens::of(0, prompt));
-        self.recorder.task("tokenize", &Payload::Text { characters }, &tokens);
+        self.recorder.task("tokenize", Payload::Text { characters }, tokens);
     }
 
     /// The run ends: with an answer, or with the code and the text of an error.
@@ -156,16 +156,14 @@ impl<'m> Tracer<'m> {
                 self.summary.tokens = generation.tokens.len();
                 let output = Payload::Summary(Box::new(self.summary.clone()));
                 if generation.finish_reason == FinishReason::Cancelled {
-                    self.recorder.leave(EventType::ExecutionAborted, |event| {
-                        event.aborts("cancelled", "the caller broke off");
-                    });
+                    let broken_off = Detail::aborts("cancelled", "the caller broke off");
+                    self.recorder.leave(EventType::ExecutionAborted, broken_off);
                 } else {
-                    self.recorder
-                        .leave(EventType::ExecutionSucceeded, |event| event.succeeds(&output));
+                    self.recorder.leave(EventType::ExecutionSucceeded, Detail::Succeeds(output));
                 }
             }
             Err((code, cause)) => {
-                self.recorder.leave(EventType::ExecutionFailed, |event| event.fails(code, cause));
+                self.recorder.leave(EventType::ExecutionFailed, Detail::fails(code, cause));
             }
         }
         self.recorder.failure().map_or(Ok(()), Err)
@@ -185,16 +183,16 @@ impl<'m> Tracer<'m> {
             self.sample(*token);
         }
         self.context = context;
-        self.open(position, tokens.len(), &Payload::Tokens(Tokens::of(position, tokens)));
+        self.open(position, tokens.len(), Payload::Tokens(Tokens::of(position, tokens)));
     }
 
-    fn open(&mut self, position: usize, rows: usize, input: &Payload) {
+    fn open(&mut self, position: usize, rows: usize, input: Payload) {
         self.rows = (position, rows);
         self.phase = Phase::Embed;
         self.answer = None;
         self.head = HeadTrace::default();
         self.lens.clear();
-        self.recorder.enter(EventType::TaskStateEntered, |event| event.enters("embed", input));
+        self.enter("embed", input);
     }
 
     fn sample(&mut self, token: u32) {
@@ -206,7 +204,7 @@ impl<'m> Tracer<'m> {
         };
         let (rank, logprob) = answer.as_ref().and_then(of).unzip();
         let input = Payload::Rows { position: self.rows.0 + self.rows.1, rows: 1 };
-        self.recorder.task("sample", &input, &Payload::Sample { token, rank, logprob });
+        self.recorder.task("sample", input, Payload::Sample { token, rank, logprob });
         self.chosen += 1;
     }
 
@@ -214,25 +212,22 @@ impl<'m> Tracer<'m> {
     fn go_to(&mut self, phase: Phase) {
         if self.phase == Phase::Embed && phase != Phase::Embed {
             let sites = std::mem::take(&mut self.embed);
-            self.recorder.leave(EventType::TaskStateExited, |event| {
-                event.exits("embed", &Payload::Sites { sites });
-            });
+            self.exit("embed", Payload::Sites { sites });
             let input = Payload::Rows { position: self.rows.0, rows: self.rows.1 };
             let length = self.model.config().layers;
-            self.recorder.enter(EventType::MapStateEntered, |event| event.enters(LAYERS, &input));
-            self.recorder.note(EventType::MapStateStarted, |event| {
-                event.map_state_started_event_details = Some(Length { length });
-            });
+            let layers = Detail::Enters(LAYERS.to_owned(), input);
+            self.recorder.enter(EventType::MapStateEntered, layers);
+            self.recorder.note(EventType::MapStateStarted, Detail::Length(length));
             self.phase = Phase::Layers;
         }
         if self.phase == Phase::Layers && phase == Phase::Head {
             self.close_layer(true);
             let cache = Payload::Cache(self.cache());
-            self.recorder.note(EventType::MapStateSucceeded, |_| {});
-            self.recorder.leave(EventType::MapStateExited, |event| event.exits(LAYERS, &cache));
+            self.recorder.note(EventType::MapStateSucceeded, Detail::Nothing);
+            let layers = Detail::Exits(LAYERS.to_owned(), cache);
+            self.recorder.leave(EventType::MapStateExited, layers);
             let input = Payload::Rows { position: self.rows.0, rows: self.rows.1 };
-            self.recorder
-                .enter(EventType::TaskStateEntered, |event| event.enters("lm_head", &input));
+            self.enter("lm_head", input);
             self.phase = Phase::Head;
         }
     }
@@ -259,13 +254,11 @@ impl<'m> Tracer<'m> {
             Phase::Idle => return,
             Phase::Embed => {
                 let sites = std::mem::take(&mut self.embed);
-                self.recorder.leave(EventType::TaskStateExited, |event| {
-                    event.exits("embed", &Payload::Sites { sites });
-                });
+                self.exit("embed", Payload::Sites { sites });
             }
             Phase::Layers => {
                 self.close_layer(false);
-                self.recorder.leave(EventType::MapStateFailed, |_| {});
+                self.recorder.leave(EventType::MapStateFailed, Detail::Nothing);
             }
             Phase::Head => self.close_head(),
         }
@@ -274,7 +267,7 @@ impl<'m> Tracer<'m> {
 
     fn close_head(&mut self) {
         let head = Payload::Head(Box::new(std::mem::take(&mut self.head)));
-        self.recorder.leave(EventType::TaskStateExited, |event| event.exits("lm_head", &head));
+        self.exit("lm_head", head);
         self.summary.steps += 1;
         self.phase = Phase::Idle;
         self.forget();
@@ -288,12 +281,9 @@ impl<'m> Tracer<'m> {
     fn open_layer(&mut self, layer: usize) {
         self.close_layer(true);
         let iteration = Iteration { name: LAYERS.to_owned(), index: layer };
-        self.recorder.enter(EventType::MapIterationStarted, |event| {
-            event.map_iteration_started_event_details = Some(iteration);
-        });
+        self.recorder.enter(EventType::MapIterationStarted, Detail::Iteration(iteration));
         let input = Payload::Rows { position: self.rows.0, rows: self.rows.1 };
-        let name = format!("{LAYERS}.{layer}");
-        self.recorder.enter(EventType::TaskStateEntered, |event| event.enters(&name, &input));
+        self.enter(&format!("{LAYERS}.{layer}"), input);
         self.layer = Some((layer, LayerTrace::default()));
         self.forget();
     }
@@ -303,18 +293,21 @@ impl<'m> Tracer<'m> {
         trace.attention_ratio = ratio(&trace.sites, Op::OProj, Op::AttnResidual);
         trace.feed_forward_ratio = ratio(&trace.sites, Op::Down, Op::FfnResidual);
         let output = Payload::Layer(Box::new(trace));
-        let name = format!("{LAYERS}.{index}");
-        self.recorder.leave(EventType::TaskStateExited, |event| event.exits(&name, &output));
-        let iteration = Some(Iteration { name: LAYERS.to_owned(), index });
-        if whole {
-            self.recorder.leave(EventType::MapIterationSucceeded, |event| {
-                event.map_iteration_succeeded_event_details = iteration;
-            });
-        } else {
-            self.recorder.leave(EventType::MapIterationFailed, |event| {
-                event.map_iteration_failed_event_details = iteration;
-            });
-        }
+        self.exit(&format!("{LAYERS}.{index}"), output);
+        let kind =
+            if whole { EventType::MapIterationSucceeded } else { EventType::MapIterationFailed };
+        let iteration = Iteration { name: LAYERS.to_owned(), index };
+        self.recorder.leave(kind, Detail::Iteration(iteration));
+    }
+
+    /// A task begins.
+    fn enter(&mut self, name: &str, input: Payload) {
+        self.recorder.enter(EventType::TaskStateEntered, Detail::Enters(name.to_owned(), input));
+    }
+
+    /// A task ends.
+    fn exit(&mut self, name: &str, output: Payload) {
+        self.recorder.leave(EventType::TaskStateExited, Detail::Exits(name.to_owned(), output));
     }
 
     fn cache(&self) -> KvState {
@@ -368,7 +361,7 @@ impl<'m> Tracer<'m> {
             self.go_to(Phase::Head);
             self.close_head();
             let input = Payload::Rows { position: tap.position, rows: tap.rows };
-            self.open(tap.position, tap.rows, &input);
+            self.open(tap.position, tap.rows, input);
         }
         self.rows = (tap.position, tap.rows);
     }

@@ -30,8 +30,8 @@ fn traced_with(
 ) -> (Generation, Vec<HistoryEvent>, Generation) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
-    let sink: Sink<'_> = Box::new(move |event| {
-        kept.lock().unwrap().push(event.clone());
+    let sink: Sink<'_> = Box::new(move |draft| {
+        kept.lock().unwrap().push(draft.event());
         Ok(())
     });
     let device = Device::from_name("scalar").unwrap();
@@ -140,8 +140,8 @@ fn a_run_that_fails_is_told_to_its_end_with_code_and_cause() {
     let model = golden();
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
-    let sink: Sink<'_> = Box::new(move |event| {
-        kept.lock().unwrap().push(event.clone());
+    let sink: Sink<'_> = Box::new(move |draft| {
+        kept.lock().unwrap().push(draft.event());
         Ok(())
     });
     let device = Device::from_name("scalar").unwrap();

@@ -11,7 +11,7 @@ use super::super::context::{Look, refused};
 use super::paired::{Sample, Side, Step};
 use crate::contract::check::{Clock, Phase};
 use crate::stats::SplitMix;
-use crate::trace::{HistoryEvent, Observed, Options, Tracer};
+use crate::trace::{Draft, Observed, Options, Tracer};
 use crate::verdict::Verdict;
 
 /// What is timed.
@@ -49,8 +49,8 @@ impl Engine {
         let Self { lm, task, ids, traced } = self;
         let Some(model) = traced else { return forward(&mut **lm, *task, ids, seen) };
         // Writing an event is a part of tracing; where it goes is not.
-        let sink = |event: &HistoryEvent| {
-            serde_json::to_writer(io::sink(), event).map_err(io::Error::from)
+        let sink = |draft: Draft| {
+            serde_json::to_writer(io::sink(), &draft.event()).map_err(io::Error::from)
         };
         let options = Options::all(model.config());
         let mut tracer = Tracer::new(model, options, Box::new(sink), Box::new(|| 0));
