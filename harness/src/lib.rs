@@ -45,6 +45,7 @@ pub mod sheet;
 pub mod stats;
 pub mod subject;
 pub mod suite;
+pub mod timer;
 pub mod trace;
 pub mod validate;
 pub mod verdict;

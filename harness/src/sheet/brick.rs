@@ -1,10 +1,8 @@
 //! The bricks of a token: how long each kind of operation takes when a token is decoded, and what that is worth.
 //!
-//! A probe that wants nothing is still asked at every site, so the time between two questions is that of the operations in
-//! between, and nothing is copied. One token is decoded at one position over and over, so that no sample has more to read
-//! than another. Samples whose spread is too large are measured again, and never averaged with others.
+//! One token is decoded at one position over and over, so that no sample has more to read than another. Samples whose
+//! spread is too large are measured again, and never averaged with others.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use apr_engine::model::{Lm, Want};
@@ -14,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::tolerance::{Positive, Share};
 use crate::stats::median;
+use crate::timer::{Clock, Timer};
 
 /// How bricks are timed and scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -154,11 +153,7 @@ type Round = Vec<Vec<f64>>;
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn time(
-    plan: &Plan,
-    lm: &mut dyn Lm,
-    clock: &dyn Fn() -> u64,
-) -> apr_engine::Result<BrickScore> {
+pub fn time(plan: &Plan, lm: &mut dyn Lm, clock: Clock<'_>) -> apr_engine::Result<BrickScore> {
     let position = plan.position.min(lm.context().saturating_sub(1)).max(1);
     lm.reset();
     lm.forward(&vec![0; position], Want::Last, &mut NoProbe)?;
@@ -172,10 +167,9 @@ pub fn time(
     while rounds.len() < plan.rounds {
         let mut round: Round = vec![Vec::new(); plan.bricks.len()];
         for _ in 0..plan.samples {
-            let mut timer = Timer { clock, times: RefCell::default() };
-            timer.times.borrow_mut().push((None, clock()));
+            let mut timer = Timer::start(clock);
             decode(lm, position, &mut timer)?;
-            passes.sort(&timer.times.into_inner(), &mut round);
+            passes.sort(&timer.spans(), &mut round);
         }
         let steady = |times: &Vec<f64>| spread(times).is_none_or(|cv| cv <= plan.cv_at_most.get());
         let done = round.iter().all(steady);
@@ -213,24 +207,6 @@ impl Probe for Widths {
     }
 }
 
-/// Writes down when it is asked for which site, and wants none.
-struct Timer<'a> {
-    clock: &'a dyn Fn() -> u64,
-    times: RefCell<Vec<(Option<Op>, u64)>>,
-}
-
-impl Probe for Timer<'_> {
-    fn wants(&self, site: Site) -> bool {
-        // Probabilities are asked for in front of attention, not behind it.
-        if site.op != Op::AttnScores {
-            self.times.borrow_mut().push((Some(site.op), (self.clock)()));
-        }
-        false
-    }
-
-    fn tap(&mut self, _: Tap<'_>) {}
-}
-
 /// Which site belongs to which brick, in this model.
 struct Passes {
     /// Op → brick, and whether a pass of it ends there.
@@ -260,13 +236,10 @@ impl Passes {
     }
 
     /// Adds one token to `round`.
-    fn sort(&self, times: &[(Option<Op>, u64)], round: &mut Round) {
+    fn sort(&self, spans: &[(Site, u64)], round: &mut Round) {
         let mut of_token = vec![(0, 0u32); round.len()];
-        for pair in times.windows(2) {
-            let (Some(op), took) = (pair[1].0, pair[1].1.saturating_sub(pair[0].1)) else {
-                continue;
-            };
-            if let Some((brick, ends)) = self.of.get(&op) {
+        for (site, took) in spans {
+            if let Some((brick, ends)) = self.of.get(&site.op) {
                 of_token[*brick].0 += took;
                 of_token[*brick].1 += u32::from(*ends);
             }
