@@ -18,6 +18,7 @@
 //! ```
 
 pub mod admission;
+pub mod bench;
 pub mod case;
 pub mod compare;
 pub mod contract;

@@ -4,6 +4,7 @@
 //! ends, [`term::Terminal`] follows the run. Model output is attacker-controlled, so nothing reaches a report but through
 //! [`escape`]. Reports never judge: verdicts and scores are taken as they are.
 
+pub mod bench;
 pub mod chart;
 pub mod escape;
 pub mod file;

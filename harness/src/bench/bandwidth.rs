@@ -1,0 +1,118 @@
+//! What memory gives: the bytes of a token, read by a plain loop.
+//!
+//! Decoding reads every weight once per token and the cache of all positions before it, so it cannot be faster than
+//! reading as many bytes. The loop reads the very bytes of the model, with as many threads, beside the measurement.
+
+use std::thread::Builder;
+
+use apr_engine::model::Model;
+use apr_engine::model::slots::Role;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::timer::Clock;
+
+/// How near decoding comes to reading alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Roofline {
+    /// Bytes that one token reads: weights, and keys and values at the middle of the run.
+    pub bytes_per_token: u64,
+    /// Bytes per second of the plain loop.
+    pub read_bytes_per_second: f64,
+    /// Bytes per second of decoding.
+    pub decode_bytes_per_second: f64,
+    /// Their ratio.
+    pub fraction: f64,
+}
+
+/// The stored bytes of the tensors that a token reads whole: all but an embedding that is no head.
+pub(super) fn weights(model: &Model) -> Vec<&[u8]> {
+    let tied = model.weights().tied();
+    let read = |role: Role| tied || role != Role::Embed;
+    let tensors = model.weights().iter().filter(|(slot, _)| read(slot.role));
+    tensors.map(|(_, named)| &**named.tensor.bytes()).collect()
+}
+
+/// Bytes of keys and values, as f32, that a token at `position` reads.
+pub(super) fn cache_bytes(model: &Model, position: usize) -> u64 {
+    let config = model.config();
+    (2 * config.layers * config.kv_width() * size_of::<f32>() * position) as u64
+}
+
+/// Nanoseconds that `threads` threads need to add up the words of `tensors`.
+pub(super) fn read(tensors: &[&[u8]], threads: usize, clock: Clock<'_>) -> u64 {
+    let total: usize = tensors.iter().map(|bytes| bytes.len()).sum();
+    let share = total.div_ceil(threads.max(1)).max(1);
+    let parts = shares(tensors, share);
+    let start = clock();
+    let sum = std::thread::scope(|scope| {
+        let mut helpers = Vec::new();
+        let mut own = 0u64;
+        for (index, part) in parts.iter().enumerate() {
+            let last = index + 1 == parts.len();
+            let helper = (!last).then(|| Builder::new().spawn_scoped(scope, || sum_all(part)));
+            match helper {
+                Some(Ok(helper)) => helpers.push(helper),
+                // The last share, and one that no thread could be had for.
+                _ => own = own.wrapping_add(sum_all(part)),
+            }
+        }
+        let joined = helpers.into_iter().map(|helper| helper.join().unwrap_or_default());
+        joined.fold(own, u64::wrapping_add)
+    });
+    std::hint::black_box(sum);
+    clock().saturating_sub(start)
+}
+
+/// Runs of bytes that add up to `share` bytes, one list to a thread.
+fn shares<'a>(tensors: &[&'a [u8]], share: usize) -> Vec<Vec<&'a [u8]>> {
+    let mut parts = vec![Vec::new()];
+    let mut room = share;
+    for mut bytes in tensors.iter().copied() {
+        while !bytes.is_empty() {
+            if room == 0 {
+                parts.push(Vec::new());
+                room = share;
+            }
+            let (taken, rest) = bytes.split_at(room.min(bytes.len()));
+            if let Some(part) = parts.last_mut() {
+                part.push(taken);
+            }
+            room -= taken.len();
+            bytes = rest;
+        }
+    }
+    parts
+}
+
+fn sum_all(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|bytes| sum(bytes)).fold(0, u64::wrapping_add)
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    let mut lanes = [0u64; 8];
+    for words in bytes.as_chunks::<8>().0.as_chunks::<8>().0 {
+        for (lane, &word) in lanes.iter_mut().zip(words) {
+            *lane = lane.wrapping_add(u64::from_le_bytes(word));
+        }
+    }
+    lanes.iter().fold(0, |sum: u64, lane| sum.wrapping_add(*lane))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_in_one_share_and_no_share_is_larger_than_asked() {
+        let tensors: [&[u8]; 4] = [&[1; 10], &[], &[2; 3], &[3; 20]];
+        for threads in [1, 2, 3, 7, 40] {
+            let share = 33_usize.div_ceil(threads);
+            let parts = shares(&tensors, share);
+            assert!(parts.len() <= threads, "{threads}");
+            let lengths = parts.iter().map(|part| part.iter().map(|run| run.len()).sum::<usize>());
+            assert!(lengths.clone().all(|len| len <= share), "{threads}");
+            assert_eq!(lengths.sum::<usize>(), 33, "{threads}");
+        }
+    }
+}

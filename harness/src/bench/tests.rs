@@ -1,0 +1,85 @@
+use std::cell::Cell;
+use std::path::Path;
+
+use apr_engine::backend::Device;
+use apr_engine::model::LmOptions;
+
+use super::*;
+
+const OPTIONS: Options = Options { prompt: 6, first: 3, tokens: 12, samples: 2, threads: Some(2) };
+
+fn golden() -> Result<Opened> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden");
+    let model = Model::load(&path)?;
+    let lm = model.lm_on(&Device::Scalar, LmOptions::default())?;
+    Ok((model, lm))
+}
+
+/// A clock on which every look takes a microsecond.
+fn ticking() -> impl Fn() -> u64 {
+    let now = Cell::new(0);
+    move || {
+        now.set(now.get() + 1000);
+        now.get()
+    }
+}
+
+#[test]
+fn a_model_is_measured_from_loading_to_decoding() {
+    let clock = ticking();
+    let found = measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap();
+    assert_eq!((found.load.samples, found.prefill.time.samples), (2, 2));
+    assert_eq!((found.prefill.tokens, found.first_token.tokens), (6, 3));
+    assert_eq!((found.decode.time.samples, found.decode.position), (12, 3 + WARM_UP));
+    // Every pass took the one microsecond between two looks at this clock.
+    assert!((found.decode.tokens_per_second - 1e6).abs() < 1.0);
+    assert!((found.prefill.tokens_per_second - 6e6).abs() < 1.0);
+    assert!(found.accepted());
+}
+
+#[test]
+fn the_operations_of_a_token_add_up_to_it() {
+    let clock = ticking();
+    let found =
+        measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap().breakdown;
+    assert!(found.covers > 0.9 && found.covers <= 1.0, "{}", found.covers);
+    let shares: f64 = found.sites.iter().map(|site| site.share).sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    let logits = found.sites.iter().find(|site| site.site == "logits").unwrap();
+    assert_eq!(logits.passes, 1);
+    let down = found.sites.iter().find(|site| site.site == "down").unwrap();
+    assert_eq!(down.passes, golden().unwrap().0.config().layers);
+}
+
+#[test]
+fn the_roofline_counts_the_bytes_that_a_token_reads() {
+    let clock = ticking();
+    let found = measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap();
+    let (model, _) = golden().unwrap();
+    let stored: u64 =
+        model.weights().iter().map(|(_, named)| named.tensor.bytes().len() as u64).sum();
+    let roofline = found.roofline.unwrap();
+    assert!(model.weights().tied(), "of a model whose head is its embedding every byte is read");
+    assert!(roofline.bytes_per_token > stored);
+    assert!(roofline.bytes_per_token < stored + found.cache_bytes);
+    let ratio = roofline.decode_bytes_per_second / roofline.read_bytes_per_second;
+    assert!((roofline.fraction - ratio).abs() < 1e-12);
+}
+
+#[test]
+fn a_prompt_beyond_the_context_is_an_error() {
+    let options = Options { prompt: 100_000, ..OPTIONS };
+    let error = measure(&golden, &options, &Watch { clock: &ticking(), stopped: &|| false });
+    assert_eq!(error.unwrap_err().code(), Code::ContextExceeded);
+}
+
+#[test]
+fn a_caller_who_wants_no_more_is_obeyed_between_two_passes() {
+    let asked = Cell::new(0);
+    let stopped = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 5
+    };
+    let error = measure(&golden, &OPTIONS, &Watch { clock: &ticking(), stopped: &stopped });
+    assert_eq!((error.unwrap_err().code(), asked.get()), (Code::Cancelled, 6));
+}
