@@ -1,5 +1,6 @@
 //! The command line: exactly what the user typed, nothing computed.
 
+pub(crate) mod bench;
 pub(crate) mod rosetta;
 
 use std::path::PathBuf;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Score a model by the claims of the format sheet and by the times of its operations, each point with its evidence.
     Score(ScoreArgs),
+    /// Measure how fast a model loads, reads a prompt and decodes, here and now.
+    Bench(Box<bench::BenchArgs>),
     /// Compare two models, formats or backends, and find where they part.
     Rosetta(Box<rosetta::RosettaArgs>),
     /// Show architecture, hyper-parameters, tokenizer and storage of a model.

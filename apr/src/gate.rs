@@ -35,6 +35,7 @@ const TABLE: &[(&str, Stance)] = &[
     ("validate", Stance::Diagnoses),
     ("check", Stance::Diagnoses),
     ("score", Stance::Diagnoses),
+    ("bench", Stance::Acts),
     ("rosetta", Stance::Apart),
     ("rosetta compare-inference", Stance::Diagnoses),
     ("rosetta inspect", Stance::Diagnoses),

@@ -7,6 +7,7 @@ mod exit;
 mod failure;
 mod gate;
 mod interrupt;
+mod memory;
 mod render;
 
 use std::panic::AssertUnwindSafe;
@@ -68,6 +69,7 @@ fn dispatch(
         Command::Validate(args) => cmd::validate::run(&args, terminal),
         Command::Check(args) => cmd::check::run(&args, terminal, interrupt),
         Command::Score(args) => cmd::score::run(&args, terminal, interrupt),
+        Command::Bench(args) => cmd::bench::run(&args, admission, terminal, interrupt),
         Command::Convert(args) => cmd::convert::convert(&args, admission, terminal, interrupt),
         Command::Import(args) => cmd::convert::import(&args, admission, terminal, interrupt),
         Command::Export(args) => cmd::convert::export(&args, admission, terminal, interrupt),
@@ -83,6 +85,7 @@ fn name(command: &Command) -> &'static str {
         Command::Validate(_) => "validate",
         Command::Check(_) => "check",
         Command::Score(_) => "score",
+        Command::Bench(_) => "bench",
         Command::Rosetta(_) => "rosetta",
         Command::Inspect(_) => "inspect",
         Command::Tensors(_) => "tensors",

@@ -1,5 +1,6 @@
 //! One file per command: typed options in, library calls, a rendering out.
 
+pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod convert;
 pub(crate) mod explain;

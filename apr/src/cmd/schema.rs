@@ -23,6 +23,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("validate", schema_for!(Envelope<cmd::validate::ValidateOutput>)),
         ("check", schema_for!(Envelope<cmd::check::CheckOutput>)),
         ("score", schema_for!(Envelope<cmd::score::ScoreOutput>)),
+        ("bench", schema_for!(Envelope<cmd::bench::BenchOutput>)),
         ("trace", schema_for!(History)),
         ("trace-payload", schema_for!(Payload)),
         ("rosetta-compare-inference", schema_for!(Envelope<cmd::rosetta::CompareOutput>)),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::ValidateArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::memory;
 use crate::render::{Envelope, Terminal};
 
 /// `validate`: what is wrong with a model.
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &ValidateArgs, terminal: &Terminal) -> Result<u8, Failur
         violations: validation.violations,
         checked: validation.checked,
         quality: validation.quality,
-        resources: Resources { peak_memory_bytes: peak_memory() },
+        resources: Resources { peak_memory_bytes: memory::peak() },
     };
     let exit = if output.ok { Exit::Success } else { Exit::Contract };
     if terminal.json {
@@ -122,14 +123,6 @@ fn drawn(histogram: &Histogram) -> String {
 
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// The high-water mark of resident memory, where the system keeps one.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1024)
 }
 
 #[cfg(test)]

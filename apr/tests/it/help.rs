@@ -12,6 +12,7 @@ const COMMANDS: &[&[&str]] = &[
     &["validate"],
     &["check"],
     &["score"],
+    &["bench"],
     &["rosetta"],
     &["rosetta", "compare-inference"],
     &["rosetta", "diff"],

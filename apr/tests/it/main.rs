@@ -1,5 +1,6 @@
 //! Integration tests of the `apr` program and of the workspace as a whole.
 
+mod bench;
 mod check;
 #[cfg(unix)]
 mod conversion_limits;
