@@ -237,6 +237,11 @@ mod tests {
     }
 
     #[test]
+    fn greedy_passes_over_what_is_not_a_number() {
+        assert_eq!(greedy(&[f32::NAN, 0.0, 3.0, f32::NAN, 3.0]), 2);
+    }
+
+    #[test]
     fn draws_follow_the_softmax() {
         let counts = frequencies(warm(), 20_000);
         for (count, log) in counts.iter().zip(log_softmax(&LOGITS)) {

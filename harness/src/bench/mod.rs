@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use apr_engine::generate::greedy;
 use apr_engine::model::{Lm, Model, Want};
 use apr_engine::probe::{NoProbe, Op};
 use apr_engine::{Code, Error, Result};
@@ -235,23 +236,15 @@ fn passes(lm: &mut dyn Lm, ids: &[u32], samples: usize, watch: &Watch<'_>) -> Re
 /// Greedy tokens behind `prompt`, each with its nanoseconds; the first few are not told.
 fn decode(lm: &mut dyn Lm, prompt: &[u32], tokens: usize, watch: &Watch<'_>) -> Result<Vec<f64>> {
     lm.reset();
-    let mut token = highest(lm.forward(prompt, Want::Last, &mut NoProbe)?.last());
+    let mut token = greedy(lm.forward(prompt, Want::Last, &mut NoProbe)?.last());
     let mut samples = repeat(WARM_UP + tokens, || {
         watch.time(|| {
-            token = highest(lm.forward(&[token], Want::Last, &mut NoProbe)?.last());
+            token = greedy(lm.forward(&[token], Want::Last, &mut NoProbe)?.last());
             Ok(())
         })
     })?;
     samples.drain(..WARM_UP);
     Ok(samples)
-}
-
-/// The first token with the highest logit.
-fn highest(row: &[f32]) -> u32 {
-    let better = |best: (usize, f32), (at, value): (usize, &f32)| {
-        if *value > best.1 { (at, *value) } else { best }
-    };
-    row.iter().enumerate().fold((0, f32::NEG_INFINITY), better).0 as u32
 }
 
 fn phase(tokens: usize, position: usize, time: Series) -> Phase {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use apr_engine::generate::greedy;
 use apr_engine::model::{Lm, Model, Want};
 use apr_engine::probe::NoProbe;
 
@@ -104,7 +105,7 @@ impl Side for Engine {
     fn observe(&mut self) -> Look<Vec<Step>> {
         let mut steps = Vec::new();
         self.forward(&mut |position, row| {
-            steps.push(Step { position, id: highest(row), lead: lead(row) });
+            steps.push(Step { position, id: greedy(row), lead: lead(row) });
         })?;
         Ok(steps)
     }
@@ -112,7 +113,7 @@ impl Side for Engine {
     fn measure(&mut self) -> Look<(Sample, Vec<u32>)> {
         let mut ids = Vec::with_capacity(self.task.tokens);
         // Choosing the token belongs to decoding, so it is timed on both sides.
-        let sample = self.forward(&mut |_, row| ids.push(highest(row)))?;
+        let sample = self.forward(&mut |_, row| ids.push(greedy(row)))?;
         Ok((sample, ids))
     }
 }
@@ -127,20 +128,9 @@ pub(super) fn script(lm: &mut dyn Lm, tokens: usize, seed: u64) -> Look<Vec<u32>
         let rows = lm
             .forward(last, Want::Last, &mut NoProbe)
             .map_err(|error| refused("the forward pass fails", &error))?;
-        ids.push(highest(rows.last()));
+        ids.push(greedy(rows.last()));
     }
     Ok(ids)
-}
-
-/// Index of the highest logit, the first of several.
-fn highest(row: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (at, value) in row.iter().enumerate() {
-        if *value > best.1 {
-            best = (at, *value);
-        }
-    }
-    best.0 as u32
 }
 
 /// By how many standard deviations of the row the highest logit leads the second highest.
@@ -202,11 +192,6 @@ fn cpu_seconds() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_of_equal_logits_is_the_highest() {
-        assert_eq!(highest(&[0.0, 3.0, 3.0, f32::NAN]), 1);
-    }
 
     #[test]
     fn a_lead_is_counted_in_deviations_of_its_row() {
