@@ -162,5 +162,7 @@ mod tests {
         assert_eq!(outcome(-0.05, 0.02), Outcome::Faster);
         assert_eq!(outcome(0.0, 0.02), Outcome::Equal);
         assert_eq!(outcome(0.0, 2.0), Outcome::Open);
+        // Not slower, and perhaps faster: that is not equal.
+        assert_eq!(outcome(-0.02, 0.12), Outcome::Open);
     }
 }
