@@ -2,7 +2,7 @@
 //!
 //! Which command is which is data, and a test holds the table against the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use apr_engine::model::Model;
@@ -117,11 +117,16 @@ pub(crate) fn pass(
         return Err(Failure::broken(format_args!("{path} acts on a model and names none")));
     };
     let start = now();
-    match admit(path) {
-        Ok(model) => Ok(Admission { model: Some(model), skipped: false, took: start.elapsed() }),
-        Err(Refusal::Error(error)) => Err(error.into()),
-        Err(Refusal::Breach(breach)) => Err(Failure::Contract { path: path.clone(), breach }),
-    }
+    let model = admitted(path)?;
+    Ok(Admission { model: Some(model), skipped: false, took: start.elapsed() })
+}
+
+/// The model at `path`, when it keeps its contract. For commands that act on a second one.
+pub(crate) fn admitted(path: &Path) -> Result<Model, Failure> {
+    admit(path).map_err(|refusal| match refusal {
+        Refusal::Error(error) => error.into(),
+        Refusal::Breach(breach) => Failure::Contract { path: path.to_path_buf(), breach },
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line owns the clock")]

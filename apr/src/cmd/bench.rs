@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::bench::BenchArgs;
 use crate::device;
 use crate::failure::Failure;
-use crate::gate::{Admission, ContractState};
+use crate::gate::{self, Admission, ContractState};
 use crate::interrupt::Interrupt;
 use crate::memory;
 use crate::render::{Envelope, Terminal};
@@ -70,6 +70,10 @@ pub(crate) fn run(
     interrupt: &Interrupt,
 ) -> Result<u8, Failure> {
     let contract = admission.contract();
+    if let Some(other) = args.vs.as_deref().filter(|_| !admission.skipped) {
+        gate::admitted(other)?;
+    }
+    let skipped = admission.skipped;
     let model = match admission.model {
         Some(model) => model,
         None => Model::load(&args.model.model)?,
@@ -88,7 +92,9 @@ pub(crate) fn run(
             let [prefill, decode] = ratios.map_err(failure)?;
             Some(Against { name: other.display().to_string(), prefill, decode })
         }
-        (None, Some(program)) => Some(against_program(args, program, &options, interrupt)?),
+        (None, Some(program)) => {
+            Some(against_program(args, program, &options, skipped, interrupt)?)
+        }
         (None, None) => None,
     };
     let exit = u8::from(args.stat_check && !bench.accepted());
@@ -184,6 +190,7 @@ fn against_program(
     args: &BenchArgs,
     program: &Path,
     options: &Options,
+    skipped: bool,
     interrupt: &Interrupt,
 ) -> Result<Against, Failure> {
     let own = std::env::current_exe()?;
@@ -191,14 +198,19 @@ fn against_program(
         if interrupt.requested() {
             return Err(Failure::Interrupted);
         }
-        let told = ask(if own_turn { &own } else { program }, args, options)?;
+        let told = ask(if own_turn { &own } else { program }, args, options, skipped)?;
         Ok([told.prefill.time.median_ms, told.decode.time.median_ms])
     })?;
     let [prefill, decode] = ratios;
     Ok(Against { name: program.display().to_string(), prefill, decode })
 }
 
-fn ask(program: &Path, args: &BenchArgs, options: &Options) -> Result<Told, Failure> {
+fn ask(
+    program: &Path,
+    args: &BenchArgs,
+    options: &Options,
+    skipped: bool,
+) -> Result<Told, Failure> {
     let mut command = Command::new(program);
     command.arg("bench").arg(&args.model.model).args(["--json", "--samples", "2"]);
     let numbers = [
@@ -215,6 +227,9 @@ fn ask(program: &Path, args: &BenchArgs, options: &Options) -> Result<Told, Fail
         command.args(["--threads", &threads.to_string()]);
     }
     command.args(spec.isa.iter().flat_map(|isa| ["--isa", isa]));
+    if skipped {
+        command.arg("--skip-contract");
+    }
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|error| Failure::file(program, &error))?;
     serde_json::from_slice(&output.stdout).map_err(|error| {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::dispatch::damaged;
 use super::program::run;
 use super::schema::assert_keeps;
 
@@ -56,6 +57,14 @@ fn a_model_against_another_is_a_ratio_of_runs_in_turns() {
         assert!(of("pairs") >= 15.0, "{ratio}");
         assert!(of("lower") <= of("ratio") && of("ratio") <= of("upper"), "{ratio}");
     }
+}
+
+#[test]
+fn a_damaged_model_is_no_rival() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rival = damaged(folder.path(), [0, 0]);
+    let refused = run(&[&["bench", MODEL, "--vs", &rival], LITTLE].concat());
+    assert_eq!((refused.code, refused.out.as_str()), (5, ""), "{}", refused.err);
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn data_start(bytes: &[u8]) -> usize {
 }
 
 /// A copy of the carried model in `folder` whose values are all `filler`.
-fn damaged(folder: &Path, filler: [u8; 2]) -> String {
+pub(crate) fn damaged(folder: &Path, filler: [u8; 2]) -> String {
     for entry in std::fs::read_dir(root().join("fixtures/golden")).expect("the fixture") {
         let path = entry.expect("an entry").path();
         std::fs::copy(&path, folder.join(path.file_name().expect("a name"))).expect("a copy");
