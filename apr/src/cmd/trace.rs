@@ -42,20 +42,20 @@ impl Traced<'_> {
         let options = options.map_err(Failure::usage)?;
         let Some(path) = &args.output else {
             let mut out = io::BufWriter::new(io::stderr());
-            let mut result = Err(Failure::Interrupted);
+            let mut result = None;
             self.write(&mut out, lm, options, answer, &mut result)?;
             out.flush()?;
-            return result;
+            return result.unwrap_or_else(nothing_ran);
         };
-        let mut result = Err(Failure::Interrupted);
+        let mut result = None;
         let written = atomic::write(path, |out| {
             let written = self.write(out, lm, options, answer, &mut result);
             written.map_err(|error| Error::new(Code::Io).found(error))
         });
         // Why the run failed is worth more than why its trace did.
-        let generation = result?;
+        let generation = result.transpose()?;
         written?;
-        Ok(generation)
+        generation.map_or_else(nothing_ran, Ok)
     }
 
     /// Runs, and writes what happens on a thread of its own: the run does not wait for text.
@@ -65,7 +65,7 @@ impl Traced<'_> {
         lm: &mut dyn Lm,
         options: Options,
         answer: impl FnOnce(&mut dyn Lm) -> Result<Generation, Failure>,
-        result: &mut Result<Generation, Failure>,
+        result: &mut Option<Result<Generation, Failure>>,
     ) -> io::Result<()> {
         std::thread::scope(|scope| {
             let (batches, happened) = mpsc::sync_channel(BATCHES_WAITING);
@@ -87,14 +87,14 @@ impl Traced<'_> {
         lm: &mut dyn Lm,
         options: Options,
         answer: impl FnOnce(&mut dyn Lm) -> Result<Generation, Failure>,
-        result: &mut Result<Generation, Failure>,
+        result: &mut Option<Result<Generation, Failure>>,
     ) -> io::Result<()> {
         let mut tracer = Tracer::new(self.model, options, sink, Box::new(milliseconds));
         let characters = self.prompt.chars().count();
         let configuration = self.configuration(lm);
         let version = env!("CARGO_PKG_VERSION");
         tracer.start(version, &self.id(), configuration, characters, self.tokens);
-        *result = answer(&mut Observed::new(lm, &mut tracer));
+        let result = result.insert(answer(&mut Observed::new(lm, &mut tracer)));
         let cause = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let end = result.as_ref().map_err(|failure| match failure {
             Failure::Engine(error) => (error.code().number(), cause.as_str()),
@@ -121,6 +121,11 @@ impl Traced<'_> {
         let part = |from: usize, to: usize| hash.get(from..to).unwrap_or_default();
         [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
     }
+}
+
+/// The trace ended well though it never began.
+fn nothing_ran() -> Result<Generation, Failure> {
+    Err(Failure::broken("a trace was written of a run that never was"))
 }
 
 /// Events on their way to the writer; the last ones go when this is dropped.

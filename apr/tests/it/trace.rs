@@ -102,3 +102,11 @@ fn a_run_that_fails_leaves_no_half_trace() {
         assert!(last.execution_failed_event_details.is_some(), "{text}");
     }
 }
+
+#[test]
+fn a_trace_that_cannot_be_written_is_an_error_that_names_its_place() {
+    let path = "/no/such/folder/trace.json";
+    let refused = run(&["run", "fixtures/golden", "Hi", "--trace", "--trace-output", path]);
+    assert_eq!((refused.code, refused.out.as_str()), (3, ""), "{}", refused.err);
+    assert!(refused.err.contains("/no/such/folder"), "{}", refused.err);
+}
