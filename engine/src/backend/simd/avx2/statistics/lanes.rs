@@ -248,6 +248,31 @@ pub(super) fn wide_sums_by_half(words: [__m256i; 4]) -> __m256i {
     _mm256_madd_epi16(_mm256_packs_epi32(pairs(a, b), pairs(c, d)), ones)
 }
 
+/// Parts of the sums of quants from zero to 31, and of their squares, of two groups a half: of `a` and of `b`. Packed early,
+/// because there are few registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn two_totals(a: (__m256i, __m256i), b: (__m256i, __m256i)) -> (__m256i, __m256i) {
+    let ones = _mm256_set1_epi16(1);
+    let sums = |(a, b)| eights(_mm256_add_epi8(a, b));
+    let squares = |(a, b)| {
+        let words = _mm256_add_epi16(_mm256_maddubs_epi16(a, a), _mm256_maddubs_epi16(b, b));
+        _mm256_madd_epi16(words, ones)
+    };
+    let all = _mm256_madd_epi16(_mm256_packs_epi32(squares(a), squares(b)), ones);
+    (_mm256_packus_epi32(sums(a), sums(b)), all)
+}
+
+/// Sums and sums of squares of four groups a half, of what [`two_totals`] gave for two each.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn four_totals(a: (__m256i, __m256i), b: (__m256i, __m256i)) -> (__m256, __m256) {
+    let ones = _mm256_set1_epi16(1);
+    let sums = _mm256_madd_epi16(_mm256_packus_epi32(a.0, b.0), ones);
+    let squares = _mm256_madd_epi16(_mm256_packs_epi32(a.1, b.1), ones);
+    (_mm256_cvtepi32_ps(sums), _mm256_cvtepi32_ps(squares))
+}
+
 /// Halves that belong together added up, as numbers: `[a.low + a.high | b.low + b.high]`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

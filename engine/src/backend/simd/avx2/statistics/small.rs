@@ -10,10 +10,11 @@
 use std::arch::x86_64::*;
 
 use zerocopy::little_endian::U16;
+use zerocopy::{Immutable, IntoBytes};
 
 use super::super::vector::{lanes_f32, load_half, load_i8};
 use super::lanes::{
-    Affine, AffineLanes, Symmetric, SymmetricLanes, merged, sums_by_half, wide_sums_by_half,
+    Affine, AffineLanes, Symmetric, SymmetricLanes, four_totals, merged, sums_by_half, two_totals,
 };
 use crate::quant::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
@@ -44,63 +45,45 @@ pub(super) fn q4_0_add(blocks: &[Q4_0; 8], mut lanes: SymmetricLanes) -> Symmetr
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q4_1_add(blocks: &[Q4_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
-    let nothing = _mm256_setzero_si256();
-    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
-    for i in 0..4 {
-        let quants = nibbles(&blocks[i].qs, &blocks[i + 4].qs);
-        (sum_parts[i], square_parts[i]) = sums_and_squares(quants);
-    }
-    let grids = (widened(blocks, |block| block.d), widened(blocks, |block| block.m));
-    lanes.add(affine(grids, sum_parts, square_parts))
+    let quants = |i: usize| nibbles(&blocks[i].qs, &blocks[i + 4].qs);
+    let totals = four_totals(two_totals(quants(0), quants(1)), two_totals(quants(2), quants(3)));
+    lanes.add(affine(grids(heads(blocks)), totals))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> SymmetricLanes {
-    let nothing = _mm256_setzero_si256();
-    let sixteen = _mm256_set1_epi8(16);
-    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
-    for i in 0..4 {
-        let (a, b) = (&blocks[i], &blocks[i + 4]);
-        let (low, high) = nibbles(&a.qs, &b.qs);
-        let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
-        // 16 is taken off all quants; a bit that is set would have put it there.
-        let centred = |quants, clear| _mm256_sub_epi8(quants, _mm256_and_si256(clear, sixteen));
-        let (low, high) = (centred(low, low_clear), centred(high, high_clear));
-        let zero = |quants| _mm256_cmpeq_epi8(quants, nothing);
-        lanes = lanes.add_zeros(_mm256_add_epi8(zero(low), zero(high)));
-        sum_parts[i] = _mm256_add_epi8(_mm256_add_epi8(low, high), _mm256_set1_epi8(32));
-        let squared = |quants| {
-            let magnitudes = _mm256_abs_epi8(quants);
-            _mm256_maddubs_epi16(magnitudes, magnitudes)
-        };
-        let squares = _mm256_add_epi16(squared(low), squared(high));
-        square_parts[i] = _mm256_madd_epi16(squares, _mm256_set1_epi16(1));
-    }
-    let sums = _mm256_cvtepi32_ps(sums_by_half(sum_parts));
+    let heads = heads(blocks);
+    let mut two = |i: usize| {
+        // Fifth bits are behind a step: two bytes.
+        let a = fives(&blocks[i].qs, &blocks[i + 4].qs, heads[i], 2);
+        let b = fives(&blocks[i + 1].qs, &blocks[i + 5].qs, heads[i + 1], 2);
+        for quants in [a.0, a.1, b.0, b.1] {
+            lanes = lanes.add_zeros(_mm256_cmpeq_epi8(quants, _mm256_set1_epi8(16)));
+        }
+        two_totals(a, b)
+    };
+    let (first, second) = (two(0), two(2));
+    let (sums, squares) = four_totals(first, second);
+    // Σ (q - 16)² = Σ q² - 32 Σ q + 32 * 16², all of them exact.
+    let squares = _mm256_fnmadd_ps(_mm256_set1_ps(32.0), sums, squares);
+    let [a, b, c, d] = heads;
+    let (first, second) = (_mm256_unpacklo_epi16(a, b), _mm256_unpacklo_epi16(c, d));
     lanes.add(Symmetric {
-        steps: widened(blocks, |block| block.d),
+        steps: _mm256_cvtph_ps(low_quarters(_mm256_unpacklo_epi32(first, second))),
         sums: _mm256_sub_ps(sums, _mm256_set1_ps(16.0 * 32.0)),
-        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
+        squares: _mm256_add_ps(squares, _mm256_set1_ps(32.0 * 16.0 * 16.0)),
     })
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q5_1_add(blocks: &[Q5_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
-    let nothing = _mm256_setzero_si256();
-    let sixteen = _mm256_set1_epi8(16);
-    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
-    for i in 0..4 {
-        let (a, b) = (&blocks[i], &blocks[i + 4]);
-        let (low, high) = nibbles(&a.qs, &b.qs);
-        let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
-        let whole = |quants, clear| _mm256_or_si256(quants, _mm256_andnot_si256(clear, sixteen));
-        (sum_parts[i], square_parts[i]) =
-            sums_and_squares((whole(low, low_clear), whole(high, high_clear)));
-    }
-    let grids = (widened(blocks, |block| block.d), widened(blocks, |block| block.m));
-    lanes.add(affine(grids, sum_parts, square_parts))
+    let heads = heads(blocks);
+    // Fifth bits are behind a step and a minimum: four bytes.
+    let quants = |i: usize| fives(&blocks[i].qs, &blocks[i + 4].qs, heads[i], 4);
+    let totals = four_totals(two_totals(quants(0), quants(1)), two_totals(quants(2), quants(3)));
+    lanes.add(affine(grids(heads), totals))
 }
 
 /// A block fills a vector here. The square of -128 needs words of its own.
@@ -129,6 +112,13 @@ pub(super) fn q8_0_add(blocks: &[Q8_0; 8], mut lanes: SymmetricLanes) -> Symmetr
     })
 }
 
+/// The first sixteen bytes.
+#[inline]
+pub(super) fn head<B: IntoBytes + Immutable>(block: &B) -> &[u8; 16] {
+    const { assert!(size_of::<B>() >= 16) };
+    &block.as_bytes().as_chunks().0[0]
+}
+
 /// Bytes of a block in the lower half and of another one in the upper.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -144,46 +134,35 @@ pub(super) fn nibbles(a: &[u8; 16], b: &[u8; 16]) -> (__m256i, __m256i) {
     (_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble))
 }
 
-/// All bits of the bytes whose bit is clear in `a`, in the lower halves, and in `b`: bits 0 to 15, bits 16 to 31.
+/// Quants of five bits of a block in the lower halves and of another one in the upper. Their fifth bits are in `heads`,
+/// behind `offset` bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn clear_bits(a: u32, b: u32) -> (__m256i, __m256i) {
-    let words =
-        _mm256_blend_epi32::<0xF0>(_mm256_set1_epi32(a as i32), _mm256_set1_epi32(b as i32));
+fn fives(a: &[u8; 16], b: &[u8; 16], heads: __m256i, offset: i8) -> (__m256i, __m256i) {
+    let (low, high) = nibbles(a, b);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-    let low = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
-    let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
-    let clear = |bytes| {
-        let spread = _mm256_shuffle_epi8(words, bytes);
-        _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), _mm256_setzero_si256())
+    let first = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
+    let whole = |quants, byte| {
+        let bytes = _mm256_add_epi8(first, _mm256_set1_epi8(byte));
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(heads, bytes), bit), bit);
+        _mm256_or_si256(quants, _mm256_and_si256(set, _mm256_set1_epi8(16)))
     };
-    (clear(low), clear(high))
+    (whole(low, offset), whole(high, offset + 2))
 }
 
-/// Parts of the sums of quants from zero to 31, and of their squares.
+/// The first sixteen bytes of eight blocks: of one of the first four and of one of the last.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sums_and_squares((low, high): (__m256i, __m256i)) -> (__m256i, __m256i) {
-    let squares =
-        _mm256_add_epi16(_mm256_maddubs_epi16(low, low), _mm256_maddubs_epi16(high, high));
-    (_mm256_add_epi8(low, high), _mm256_madd_epi16(squares, _mm256_set1_epi16(1)))
+fn heads<B: IntoBytes + Immutable>([a, b, c, d, e, f, g, h]: &[B; 8]) -> [__m256i; 4] {
+    [pair(head(a), head(e)), pair(head(b), head(f)), pair(head(c), head(g)), pair(head(d), head(h))]
 }
 
-/// Blocks of steps and minimums, of parts of their sums and of the sums of their squares.
+/// Blocks of steps and minimums, and of the sums of their quants and of the squares of these.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn affine(
-    (steps, minimums): (__m256, __m256),
-    sums: [__m256i; 4],
-    squares: [__m256i; 4],
-) -> Affine {
-    Affine {
-        steps,
-        // A minimum is added to its values.
-        offsets: _mm256_xor_ps(minimums, _mm256_set1_ps(-0.0)),
-        sums: _mm256_cvtepi32_ps(sums_by_half(sums)),
-        squares: _mm256_cvtepi32_ps(wide_sums_by_half(squares)),
-    }
+fn affine((steps, minimums): (__m256, __m256), (sums, squares): (__m256, __m256)) -> Affine {
+    // A minimum is added to its values.
+    Affine { steps, offsets: _mm256_xor_ps(minimums, _mm256_set1_ps(-0.0)), sums, squares }
 }
 
 /// One f16 of each of eight blocks.
@@ -201,6 +180,26 @@ fn widened<B>([a, b, c, d, e, f, g, h]: &[B; 8], stored: fn(&B) -> U16) -> __m25
         word(g),
         word(h),
     ))
+}
+
+/// Steps and minimums of eight blocks that begin with them.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn grids([a, b, c, d]: [__m256i; 4]) -> (__m256, __m256) {
+    let (first, second) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+    // Steps and minimums take turns.
+    let turns = _mm256_unpacklo_epi64(first, second);
+    let steps = _mm256_and_si256(turns, _mm256_set1_epi32(0xFFFF));
+    let words = _mm256_packus_epi32(steps, _mm256_srli_epi32::<16>(turns));
+    let widened = |words| _mm256_cvtph_ps(low_quarters(words));
+    (widened(words), widened(_mm256_unpackhi_epi64(words, words)))
+}
+
+/// The lower eight bytes of each half.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_quarters(halves: __m256i) -> __m128i {
+    _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b10_00>(halves))
 }
 
 /// Bytes to be looked up by nibble.

@@ -11,15 +11,13 @@
 )]
 use std::arch::x86_64::*;
 
-use zerocopy::{Immutable, IntoBytes};
-
 use super::super::supers::{bit_pairs, q3_k_quants, q6_k_quants};
 use super::super::vector::{load_half, splat};
 use super::lanes::{
-    Affine, AffineLanes, Symmetric, SymmetricLanes, eights, fours_of_squares, partial_sums,
-    sums_by_half, wide_sums_by_half,
+    Affine, AffineLanes, Symmetric, SymmetricLanes, eights, four_totals, fours_of_squares,
+    partial_sums, sums_by_half, two_totals, wide_sums_by_half,
 };
-use super::small::{nibbles, pair, table};
+use super::small::{head, nibbles, pair, table};
 use crate::quant::{Q2K, Q3K, Q4K, Q5K, Q6K};
 
 /// Steps and offsets of groups 0 to 3 of two blocks, and of groups 4 to 7, of their first sixteen bytes: `d`, `dmin`, and
@@ -103,7 +101,6 @@ pub(super) fn q5_k_add(blocks: &[Q5K; 2], lanes: AffineLanes<32>) -> AffineLanes
     let halves = (blocks[0].qs.as_chunks().0, blocks[1].qs.as_chunks().0);
     let bits = (blocks[0].qh.as_chunks().0, blocks[1].qh.as_chunks().0);
     let bits = (pair(&bits.0[0], &bits.1[0]), pair(&bits.0[1], &bits.1[1]));
-    let ones = _mm256_set1_epi16(1);
     // Of two groups, whose fifth bits are at their places in `low_bits` and `high_bits`.
     let two = |j: usize, low_bits: (__m256i, __m256i), high_bits: (__m256i, __m256i)| {
         let fifth =
@@ -112,25 +109,13 @@ pub(super) fn q5_k_add(blocks: &[Q5K; 2], lanes: AffineLanes<32>) -> AffineLanes
         let (low, high) = (fifth(low, low_bits.0), fifth(high, high_bits.0));
         let (more_low, more_high) = nibbles(&halves.0[2 * j + 1], &halves.1[2 * j + 1]);
         let (more_low, more_high) = (fifth(more_low, low_bits.1), fifth(more_high, high_bits.1));
-        let squares = |a, b| {
-            let words = _mm256_add_epi16(_mm256_maddubs_epi16(a, a), _mm256_maddubs_epi16(b, b));
-            _mm256_madd_epi16(words, ones)
-        };
-        let low_sums = eights(_mm256_add_epi8(low, more_low));
-        let sums = _mm256_packus_epi32(low_sums, eights(_mm256_add_epi8(high, more_high)));
-        let squares = _mm256_packs_epi32(squares(low, more_low), squares(high, more_high));
-        (sums, _mm256_madd_epi16(squares, ones))
+        two_totals((low, more_low), (high, more_high))
     };
-    let four = |a: (__m256i, __m256i), b: (__m256i, __m256i)| {
-        let sums = _mm256_madd_epi16(_mm256_packus_epi32(a.0, b.0), ones);
-        let squares = _mm256_madd_epi16(_mm256_packs_epi32(a.1, b.1), ones);
-        (_mm256_cvtepi32_ps(sums), _mm256_cvtepi32_ps(squares))
-    };
-    let first = four(
+    let first = four_totals(
         two(0, moved!(bits, _mm256_slli_epi16::<4>), moved!(bits, _mm256_slli_epi16::<3>)),
         two(1, moved!(bits, _mm256_slli_epi16::<2>), moved!(bits, _mm256_slli_epi16::<1>)),
     );
-    let second = four(
+    let second = four_totals(
         two(2, bits, moved!(bits, _mm256_srli_epi16::<1>)),
         two(3, moved!(bits, _mm256_srli_epi16::<2>), moved!(bits, _mm256_srli_epi16::<3>)),
     );
@@ -228,13 +213,6 @@ pub(super) fn q2_k_add([block]: &[Q2K; 1], mut lanes: AffineLanes<16>) -> Affine
         lanes = lanes.add(groups);
     }
     lanes
-}
-
-/// The first sixteen bytes.
-#[inline]
-fn head<B: IntoBytes + Immutable>(block: &B) -> &[u8; 16] {
-    const { assert!(size_of::<B>() >= 16) };
-    &block.as_bytes().as_chunks().0[0]
 }
 
 /// Squares of quants, four to a lane.
