@@ -1,7 +1,6 @@
 //! `apr run --trace`: the way to the answer, as an execution history.
 
 use std::io::{self, Write};
-use std::sync::mpsc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use apr_engine::format::atomic;
@@ -10,15 +9,10 @@ use apr_engine::model::{Lm, Model};
 use apr_engine::{Code, Error};
 use apr_harness::provenance::sha256_parts;
 use apr_harness::trace::payload::Configuration;
-use apr_harness::trace::{Draft, Observed, Options, Sink, Tracer};
+use apr_harness::trace::{Observed, Options, Sink, Tracer, beside};
 
 use crate::cli::RunArgs;
 use crate::failure::Failure;
-
-/// Events that are handed over at once: waking the writer for each would cost more than the events.
-const BATCH: usize = 64;
-/// Most batches that wait to be written; then the run waits.
-const BATCHES_WAITING: usize = 16;
 
 /// A run that may be traced.
 pub(crate) struct Traced<'a> {
@@ -67,40 +61,30 @@ impl Traced<'_> {
         answer: impl FnOnce(&mut dyn Lm) -> Result<Generation, Failure>,
         result: &mut Option<Result<Generation, Failure>>,
     ) -> io::Result<()> {
-        std::thread::scope(|scope| {
-            let (batches, happened) = mpsc::sync_channel(BATCHES_WAITING);
-            let writer = std::thread::Builder::new()
-                .name("trace".to_owned())
-                .spawn_scoped(scope, move || write_events(out, happened))?;
-            let mut batch = Batch { drafts: Vec::new(), batches };
-            let sink: Sink<'_> = Box::new(move |draft| batch.push(draft));
-            let traced = self.observe(sink, lm, options, answer, result);
-            // The writer knows better why it went.
-            let written = writer.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));
-            written.and(traced)
-        })
-    }
-
-    fn observe(
-        &self,
-        sink: Sink<'_>,
-        lm: &mut dyn Lm,
-        options: Options,
-        answer: impl FnOnce(&mut dyn Lm) -> Result<Generation, Failure>,
-        result: &mut Option<Result<Generation, Failure>>,
-    ) -> io::Result<()> {
-        let mut tracer = Tracer::new(self.model, options, sink, Box::new(milliseconds));
+        out.write_all(b"{\"events\":[")?;
+        let mut text = Vec::new();
+        let mut separator: &[u8] = b"\n";
+        let sink: Sink<'_> = Box::new(|event| {
+            text.clear();
+            text.extend_from_slice(std::mem::replace(&mut separator, b",\n"));
+            serde_json::to_writer(&mut text, &event)?;
+            out.write_all(&text)
+        });
+        let mut tracer = Tracer::new(self.model, options, sink, milliseconds);
         let characters = self.prompt.chars().count();
         let configuration = self.configuration(lm);
         let version = env!("CARGO_PKG_VERSION");
         tracer.start(version, &self.id(), configuration, characters, self.tokens);
-        let result = result.insert(answer(&mut Observed::new(lm, &mut tracer)));
+        let answered = beside(&mut tracer, |listener| answer(&mut Observed::new(lm, listener)))?;
+        let result = result.insert(answered);
         let cause = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let end = result.as_ref().map_err(|failure| match failure {
             Failure::Engine(error) => (error.code().number(), cause.as_str()),
             _ => ("apr", cause.as_str()),
         });
-        tracer.finish(end)
+        tracer.finish(end)?;
+        drop(tracer);
+        out.write_all(b"\n]}\n")
     }
 
     fn configuration(&self, lm: &dyn Lm) -> Configuration {
@@ -126,46 +110,6 @@ impl Traced<'_> {
 /// The trace ended well though it never began.
 fn nothing_ran() -> Result<Generation, Failure> {
     Err(Failure::broken("a trace was written of a run that never was"))
-}
-
-/// Events on their way to the writer; the last ones go when this is dropped.
-struct Batch {
-    drafts: Vec<Draft>,
-    batches: mpsc::SyncSender<Vec<Draft>>,
-}
-
-impl Batch {
-    fn push(&mut self, draft: Draft) -> io::Result<()> {
-        self.drafts.push(draft);
-        if self.drafts.len() < BATCH {
-            return Ok(());
-        }
-        let full = std::mem::replace(&mut self.drafts, Vec::with_capacity(BATCH));
-        let gone = |_| io::Error::other("the trace is not written any more");
-        self.batches.send(full).map_err(gone)
-    }
-}
-
-impl Drop for Batch {
-    fn drop(&mut self) {
-        // A writer that is gone has an error of its own to tell.
-        drop(self.batches.send(std::mem::take(&mut self.drafts)));
-    }
-}
-
-/// Writes the history of `happened` until nothing can happen any more.
-fn write_events(out: &mut impl Write, happened: mpsc::Receiver<Vec<Draft>>) -> io::Result<()> {
-    out.write_all(b"{\"events\":[")?;
-    let mut separator: &[u8] = b"\n";
-    let mut text = Vec::new();
-    for draft in happened.into_iter().flatten() {
-        text.clear();
-        text.extend_from_slice(separator);
-        separator = b",\n";
-        serde_json::to_writer(&mut text, &draft.event())?;
-        out.write_all(&text)?;
-    }
-    out.write_all(b"\n]}\n")
 }
 
 /// Milliseconds since 1970.

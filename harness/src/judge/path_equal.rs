@@ -144,7 +144,7 @@ impl Paths<'_> {
         let mut lm = self.start(self.spec, whole)?;
         let plain = (logits(&mut *lm, ids)?, step_by_step(&mut *lm, ids)?);
         let options = Options::all(self.model.config());
-        let mut tracer = Tracer::new(self.model, options, Box::new(|_| Ok(())), Box::new(|| 0));
+        let mut tracer = Tracer::new(self.model, options, Box::new(|_| Ok(())), || 0);
         let mut observed = Observed::new(&mut *lm, &mut tracer);
         let traced = (logits(&mut observed, ids)?, step_by_step(&mut observed, ids)?);
         if tracer.values() == 0 {

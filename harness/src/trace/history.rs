@@ -185,18 +185,6 @@ pub struct Iteration {
     pub index: usize,
 }
 
-/// An event as it happens. Writing its texts takes longer than seeing what they tell, and need not be done where the run
-/// waits for it.
-#[derive(Debug)]
-pub struct Draft {
-    kind: EventType,
-    id: u64,
-    previous: u64,
-    /// Since 1970.
-    milliseconds: u64,
-    detail: Detail,
-}
-
 /// What an event tells beyond its kind.
 #[derive(Debug)]
 pub(super) enum Detail {
@@ -221,58 +209,16 @@ impl Detail {
     }
 }
 
-impl Draft {
-    /// The event, its texts written.
-    pub fn event(self) -> HistoryEvent {
-        let at = timestamp(self.milliseconds);
-        let mut event = HistoryEvent::new(self.kind, self.id, self.previous, &at);
-        match self.detail {
-            Detail::Nothing => {}
-            Detail::Starts(input) => {
-                let (input, input_details) = text(&input);
-                event.execution_started_event_details = Some(Input { input, input_details });
-            }
-            Detail::Succeeds(output) => {
-                let (output, output_details) = text(&output);
-                event.execution_succeeded_event_details = Some(Output { output, output_details });
-            }
-            Detail::Fails(cause) => event.execution_failed_event_details = Some(cause),
-            Detail::Aborts(cause) => event.execution_aborted_event_details = Some(cause),
-            Detail::Enters(name, input) => {
-                let (input, input_details) = text(&input);
-                event.state_entered_event_details = Some(Entered { name, input, input_details });
-            }
-            Detail::Exits(name, output) => {
-                let (output, output_details) = text(&output);
-                event.state_exited_event_details = Some(Exited { name, output, output_details });
-            }
-            Detail::Length(length) => {
-                event.map_state_started_event_details = Some(Length { length });
-            }
-            Detail::Iteration(iteration) => {
-                let place = match self.kind {
-                    EventType::MapIterationSucceeded => {
-                        &mut event.map_iteration_succeeded_event_details
-                    }
-                    EventType::MapIterationFailed => &mut event.map_iteration_failed_event_details,
-                    _ => &mut event.map_iteration_started_event_details,
-                };
-                *place = Some(iteration);
-            }
-        }
-        event
-    }
-}
-
-/// Takes events as they happen.
-pub type Sink<'s> = Box<dyn FnMut(Draft) -> io::Result<()> + Send + 's>;
+/// Takes events in their order.
+pub type Sink<'s> = Box<dyn FnMut(HistoryEvent) -> io::Result<()> + Send + 's>;
 /// Tells milliseconds since 1970.
-pub type Clock = Box<dyn FnMut() -> u64 + Send>;
+pub type Clock = fn() -> u64;
 
 /// Numbers, dates and links events on their way to the sink.
 pub(super) struct Recorder<'s> {
     sink: Sink<'s>,
-    clock: Clock,
+    /// When the next events happened, in milliseconds since 1970.
+    now: u64,
     last: u64,
     /// Ids of what was entered and not left.
     open: Vec<u64>,
@@ -280,8 +226,13 @@ pub(super) struct Recorder<'s> {
 }
 
 impl<'s> Recorder<'s> {
-    pub(super) fn new(sink: Sink<'s>, clock: Clock) -> Self {
-        Self { sink, clock, last: 0, open: Vec::new(), failed: None }
+    pub(super) fn new(sink: Sink<'s>) -> Self {
+        Self { sink, now: 0, last: 0, open: Vec::new(), failed: None }
+    }
+
+    /// The next events happened at `now`, in milliseconds since 1970.
+    pub(super) fn at(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// The first error of the sink; nothing is written after it.
@@ -316,10 +267,9 @@ impl<'s> Recorder<'s> {
         if self.failed.is_some() {
             return;
         }
-        let milliseconds = (self.clock)();
         self.last += 1;
-        let draft = Draft { kind, id: self.last, previous, milliseconds, detail };
-        self.failed = (self.sink)(draft).err();
+        let event = HistoryEvent::telling(kind, self.last, previous, self.now, detail);
+        self.failed = (self.sink)(event).err();
     }
 }
 
@@ -330,6 +280,46 @@ fn timestamp(milliseconds: u64) -> String {
 }
 
 impl HistoryEvent {
+    /// An event that tells `detail`.
+    fn telling(kind: EventType, id: u64, previous: u64, at: u64, detail: Detail) -> Self {
+        let mut event = Self::new(kind, id, previous, &timestamp(at));
+        match detail {
+            Detail::Nothing => {}
+            Detail::Starts(input) => {
+                let (input, input_details) = text(&input);
+                event.execution_started_event_details = Some(Input { input, input_details });
+            }
+            Detail::Succeeds(output) => {
+                let (output, output_details) = text(&output);
+                event.execution_succeeded_event_details = Some(Output { output, output_details });
+            }
+            Detail::Fails(cause) => event.execution_failed_event_details = Some(cause),
+            Detail::Aborts(cause) => event.execution_aborted_event_details = Some(cause),
+            Detail::Enters(name, input) => {
+                let (input, input_details) = text(&input);
+                event.state_entered_event_details = Some(Entered { name, input, input_details });
+            }
+            Detail::Exits(name, output) => {
+                let (output, output_details) = text(&output);
+                event.state_exited_event_details = Some(Exited { name, output, output_details });
+            }
+            Detail::Length(length) => {
+                event.map_state_started_event_details = Some(Length { length });
+            }
+            Detail::Iteration(iteration) => {
+                let place = match kind {
+                    EventType::MapIterationSucceeded => {
+                        &mut event.map_iteration_succeeded_event_details
+                    }
+                    EventType::MapIterationFailed => &mut event.map_iteration_failed_event_details,
+                    _ => &mut event.map_iteration_started_event_details,
+                };
+                *place = Some(iteration);
+            }
+        }
+        event
+    }
+
     /// An event without details.
     pub fn new(kind: EventType, id: u64, previous_event_id: u64, timestamp: &str) -> Self {
         Self {
@@ -401,11 +391,12 @@ mod tests {
     #[test]
     fn exits_lead_back_to_their_entries_and_ids_have_no_holes() {
         let mut events = Vec::new();
-        let sink: Sink<'_> = Box::new(|draft| {
-            events.push(draft.event());
+        let sink: Sink<'_> = Box::new(|event| {
+            events.push(event);
             Ok(())
         });
-        let mut recorder = Recorder::new(sink, Box::new(|| 1_700_000_000_042));
+        let mut recorder = Recorder::new(sink);
+        recorder.at(1_700_000_000_042);
         recorder.enter(EventType::MapStateEntered, Detail::Nothing);
         recorder.note(EventType::MapStateStarted, Detail::Nothing);
         let left_out = || Payload::LeftOut { characters: 1 };
@@ -424,7 +415,7 @@ mod tests {
             calls += 1;
             Err(io::Error::other("full"))
         });
-        let mut recorder = Recorder::new(sink, Box::new(|| 0));
+        let mut recorder = Recorder::new(sink);
         recorder.note(EventType::ExecutionStarted, Detail::Nothing);
         recorder.note(EventType::ExecutionStarted, Detail::Nothing);
         assert_eq!(recorder.failure().unwrap().to_string(), "full");

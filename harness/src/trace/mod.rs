@@ -1,7 +1,8 @@
 //! Tracing: a run told as an execution history, with statistics of what was seen at each site.
 //!
-//! [`Tracer`] is a [`Probe`]; [`Observed`] puts it around a running model, so that whoever generates needs not know of
-//! it. A tracer copies, counts and writes; it gives nothing back to the engine, and so cannot change a token.
+//! [`Observed`] goes around a running model, so that whoever generates needs not know of it, and records every step; a
+//! [`Tracer`] tells what was recorded, at once or [`beside`] the run. Neither gives anything back to the engine, and so
+//! cannot change a token.
 
 mod attention;
 pub mod history;
@@ -11,19 +12,24 @@ mod observed;
 pub mod options;
 pub mod payload;
 mod product;
+mod recording;
+mod relay;
 mod whole;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::{fmt, io};
 
 use apr_engine::generate::{FinishReason, Generation};
 use apr_engine::model::Model;
-use apr_engine::probe::{Op, Probe, Site, Tap};
+use apr_engine::probe::{Op, Site};
 
-pub use history::{Clock, Draft, History, HistoryEvent, Sink};
-pub use observed::Observed;
+pub use history::{Clock, History, HistoryEvent, Sink};
+pub use observed::{Listener, Observed};
 pub use options::Options;
 pub use payload::Payload;
+pub use recording::Recording;
+pub use relay::beside;
 pub use whole::flaws;
 
 use crate::compare::log_probabilities;
@@ -35,6 +41,7 @@ use payload::{
     Run, SCHEMA, SiteTrace, Summary, Tokens,
 };
 use product::Products;
+use recording::Seen;
 
 /// Magnitude above which activations have exploded.
 const EXPLOSION: f32 = 1e6;
@@ -61,8 +68,11 @@ struct Answer {
 /// Writes the history of one run.
 pub struct Tracer<'m> {
     model: &'m Model,
-    options: Options,
+    options: Arc<Options>,
+    clock: Clock,
     recorder: Recorder<'m>,
+    /// Room for a step that is told at once.
+    room: Option<Recording>,
     products: Products<'m>,
     lens: Lens<'m>,
     phase: Phase,
@@ -87,8 +97,10 @@ impl<'m> Tracer<'m> {
     pub fn new(model: &'m Model, options: Options, sink: Sink<'m>, clock: Clock) -> Self {
         Self {
             model,
-            options,
-            recorder: Recorder::new(sink, clock),
+            options: Arc::new(options),
+            clock,
+            recorder: Recorder::new(sink),
+            room: None,
             products: Products::new(model),
             lens: Lens::new(model),
             phase: Phase::Idle,
@@ -135,6 +147,7 @@ impl<'m> Tracer<'m> {
             outputs_recomputed: product::OUTPUTS,
         };
         self.prompt = prompt.len();
+        self.recorder.at((self.clock)());
         let run = Payload::Run(Box::new(run));
         self.recorder.enter(EventType::ExecutionStarted, Detail::Starts(run));
         let tokens = Payload::Tokens(Tokens::of(0, prompt));
@@ -146,6 +159,7 @@ impl<'m> Tracer<'m> {
     /// # Errors
     /// When an event could not be written.
     pub fn finish(&mut self, result: Result<&Generation, (&str, &str)>) -> io::Result<()> {
+        self.recorder.at((self.clock)());
         match result {
             Ok(generation) => {
                 let unread = generation.tokens.iter().skip(self.chosen).copied();
@@ -172,6 +186,27 @@ impl<'m> Tracer<'m> {
     /// Values that were shown so far.
     pub fn values(&self) -> u64 {
         self.summary.values
+    }
+
+    /// Room for the record of a step.
+    fn recording(&self) -> Recording {
+        Recording::new(Arc::clone(&self.options), self.clock)
+    }
+
+    /// Tells of one step.
+    fn tell(&mut self, step: &Recording) {
+        self.recorder.at(step.began);
+        self.begin(step.position, &step.tokens, step.context);
+        for seen in step.seen() {
+            self.recorder.at(seen.at);
+            self.see(&seen);
+        }
+        self.recorder.at(step.ended);
+        if step.whole {
+            self.end(step.last(Site::model(Op::Logits)));
+        } else {
+            self.fail();
+        }
     }
 
     /// `tokens` are about to be read from `position` on, in a cache of `context` positions.
@@ -232,10 +267,10 @@ impl<'m> Tracer<'m> {
         }
     }
 
-    /// The step ends; `logits` are those of its last row.
-    fn end(&mut self, logits: &[f32]) {
+    /// The step ends; `logits` are those of its last row, where they are traced.
+    fn end(&mut self, logits: Option<&[f32]>) {
         self.go_to(Phase::Head);
-        if self.options.has(Site::model(Op::Logits)) {
+        if let Some(logits) = logits {
             let logprobs = log_probabilities(logits);
             self.head.evolution = self.lens.evolution(logits, &logprobs);
             self.answer = Some(Answer { logits: logits.to_vec(), logprobs });
@@ -336,15 +371,15 @@ impl<'m> Tracer<'m> {
     }
 
     /// What is told of a site.
-    fn look(&mut self, tap: &Tap<'_>, last: &[f32]) -> SiteTrace {
-        let moments = Moments::of(tap.values);
+    fn look(&mut self, seen: &Seen<'_>) -> SiteTrace {
+        let Seen { moments, last, .. } = seen;
         self.summary.values += moments.count();
-        let site = tap.site.to_string();
-        let anomalies = oddities(&moments, tap.site.op, &site);
+        let site = seen.site.to_string();
+        let anomalies = oddities(moments, seen.site.op, &site);
         self.count(&anomalies);
         let told = |value: &f32| value.is_finite().then_some(*value);
         let values = self.options.verbose.then(|| last.iter().take(VALUES).map(told).collect());
-        let shape = [tap.rows, last.len()];
+        let shape = [seen.rows, last.len()];
         SiteTrace { site, shape, statistics: moments.statistics(), anomalies, values }
     }
 
@@ -356,40 +391,79 @@ impl<'m> Tracer<'m> {
     }
 
     /// A long prompt is read in several passes: each is a step of its own.
-    fn follow(&mut self, tap: &Tap<'_>) {
-        if self.phase != Phase::Idle && tap.position != self.rows.0 {
+    fn follow(&mut self, seen: &Seen<'_>) {
+        if self.phase != Phase::Idle && seen.position != self.rows.0 {
             self.go_to(Phase::Head);
             self.close_head();
-            let input = Payload::Rows { position: tap.position, rows: tap.rows };
-            self.open(tap.position, tap.rows, input);
+            let input = Payload::Rows { position: seen.position, rows: seen.rows };
+            self.open(seen.position, seen.rows, input);
         }
-        self.rows = (tap.position, tap.rows);
+        self.rows = (seen.position, seen.rows);
     }
 
-    fn tap_in_layer(&mut self, layer: usize, tap: &Tap<'_>, last: &[f32]) {
-        self.follow(tap);
+    fn see_in_layer(&mut self, layer: usize, seen: &Seen<'_>) {
+        self.follow(seen);
         self.go_to(Phase::Layers);
         if self.layer.as_ref().is_none_or(|(open, _)| *open != layer) {
             self.open_layer(layer);
         }
-        let seen = self.look(tap, last);
+        let (op, last) = (seen.site.op, seen.last);
+        let told = self.look(seen);
         let mut heads = Vec::new();
-        if tap.site.op == Op::AttnScores {
+        if op == Op::AttnScores {
             let count = self.model.config().heads;
-            heads = attention::heads(last, count, tap.position + tap.rows - 1);
+            heads = attention::heads(last, count, seen.position + seen.rows - 1);
             for head in &heads {
-                self.count(&attention::oddities(head, last.len() / count.max(1), &seen.site));
+                self.count(&attention::oddities(head, last.len() / count.max(1), &told.site));
             }
         }
-        let product = self.product(tap.site, last);
-        if tap.site.op == Op::FfnResidual && self.options.has(Site::model(Op::Logits)) {
+        let product = self.product(seen.site, last);
+        if op == Op::FfnResidual && self.options.has(Site::model(Op::Logits)) {
             self.lens.take(layer, last);
         }
         if let Some((_, trace)) = &mut self.layer {
-            trace.sites.push(seen);
+            trace.sites.push(told);
             trace.attention.extend(heads);
             trace.quantization.extend(product);
         }
+    }
+
+    fn see(&mut self, seen: &Seen<'_>) {
+        let op = seen.site.op;
+        if let Some(layer) = seen.site.layer {
+            self.see_in_layer(layer, seen);
+        } else if op == Op::Embed {
+            self.follow(seen);
+            let told = self.look(seen);
+            self.embed.push(told);
+        } else {
+            self.go_to(Phase::Head);
+            let told = self.look(seen);
+            self.head.sites.push(told);
+            if let Some(error) = self.product(seen.site, seen.last) {
+                self.head.quantization.push(error);
+            }
+        }
+        let later =
+            matches!(op, Op::AttnNorm | Op::AttnOut | Op::FfnNorm | Op::Swiglu | Op::FinalNorm);
+        if later {
+            let room = self.last.entry(op).or_default();
+            room.clear();
+            room.extend_from_slice(seen.last);
+        }
+    }
+}
+
+/// Told at once.
+impl Listener for Tracer<'_> {
+    fn room(&mut self) -> io::Result<Recording> {
+        Ok(self.room.take().unwrap_or_else(|| self.recording()))
+    }
+
+    fn hear(&mut self, step: Recording) -> io::Result<()> {
+        self.tell(&step);
+        self.room = Some(step);
+        Ok(())
     }
 }
 
@@ -397,40 +471,6 @@ impl fmt::Debug for Tracer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Tracer");
         shown.field("options", &self.options).field("phase", &self.phase).finish_non_exhaustive()
-    }
-}
-
-impl Probe for Tracer<'_> {
-    fn wants(&self, site: Site) -> bool {
-        self.options.has(site)
-    }
-
-    fn tap(&mut self, tap: Tap<'_>) {
-        let width = tap.values.len() / tap.rows.max(1);
-        let last = tap.values.get(tap.values.len() - width..).unwrap_or_default();
-        if let Some(layer) = tap.site.layer {
-            self.tap_in_layer(layer, &tap, last);
-        } else if tap.site.op == Op::Embed {
-            self.follow(&tap);
-            let seen = self.look(&tap, last);
-            self.embed.push(seen);
-        } else {
-            self.go_to(Phase::Head);
-            let seen = self.look(&tap, last);
-            self.head.sites.push(seen);
-            if let Some(error) = self.product(tap.site, last) {
-                self.head.quantization.push(error);
-            }
-        }
-        let later = matches!(
-            tap.site.op,
-            Op::AttnNorm | Op::AttnOut | Op::FfnNorm | Op::Swiglu | Op::FinalNorm
-        );
-        if later {
-            let room = self.last.entry(tap.site.op).or_default();
-            room.clear();
-            room.extend_from_slice(last);
-        }
     }
 }
 

@@ -1,34 +1,48 @@
 //! A running model under observation.
 
-use std::fmt;
+use std::{fmt, io};
 
-use apr_engine::Result;
 use apr_engine::model::{Config, Lm, LogitRows, Want};
 use apr_engine::probe::Probe;
+use apr_engine::{Code, Error, Result};
 
-use super::Tracer;
+use super::Recording;
 
-/// A running model whose every step is traced. The tracer takes the place of the caller's probe.
-pub struct Observed<'a, 'm> {
+/// Hears of a run, step by step.
+pub trait Listener: Send {
+    /// Room for the record of a step.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    fn room(&mut self) -> io::Result<Recording>;
+
+    /// A step was recorded.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    fn hear(&mut self, step: Recording) -> io::Result<()>;
+}
+
+/// A running model whose every step is recorded. The record takes the place of the caller's probe.
+pub struct Observed<'a> {
     lm: &'a mut dyn Lm,
-    tracer: &'a mut Tracer<'m>,
+    listener: &'a mut dyn Listener,
 }
 
-impl<'a, 'm> Observed<'a, 'm> {
-    /// `lm`, told by `tracer`.
-    pub fn new(lm: &'a mut dyn Lm, tracer: &'a mut Tracer<'m>) -> Self {
-        Self { lm, tracer }
+impl<'a> Observed<'a> {
+    /// `lm`, of which `listener` hears.
+    pub fn new(lm: &'a mut dyn Lm, listener: &'a mut dyn Listener) -> Self {
+        Self { lm, listener }
     }
 }
 
-impl fmt::Debug for Observed<'_, '_> {
+impl fmt::Debug for Observed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.lm.backend_name();
-        f.debug_struct("Observed").field("lm", &name).field("tracer", &self.tracer).finish()
+        f.debug_struct("Observed").field("lm", &self.lm.backend_name()).finish_non_exhaustive()
     }
 }
 
-impl Lm for Observed<'_, '_> {
+impl Lm for Observed<'_> {
     fn config(&self) -> &Config {
         self.lm.config()
     }
@@ -50,16 +64,14 @@ impl Lm for Observed<'_, '_> {
     }
 
     fn forward(&mut self, tokens: &[u32], want: Want, _: &mut dyn Probe) -> Result<LogitRows<'_>> {
-        self.tracer.begin(self.lm.position(), tokens, self.lm.context());
-        match self.lm.forward(tokens, want, &mut *self.tracer) {
-            Ok(rows) => {
-                self.tracer.end(rows.last());
-                Ok(rows)
-            }
-            Err(error) => {
-                self.tracer.fail();
-                Err(error)
-            }
-        }
+        let unheard = |error: io::Error| Error::new(Code::Io).found(error);
+        let mut step = self.listener.room().map_err(unheard)?;
+        step.begin(self.lm.position(), tokens, self.lm.context());
+        let rows = self.lm.forward(tokens, want, &mut step);
+        step.end(rows.is_ok());
+        let heard = self.listener.hear(step);
+        let rows = rows?;
+        heard.map_err(unheard)?;
+        Ok(rows)
     }
 }

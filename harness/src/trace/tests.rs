@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use apr_engine::backend::Device;
 use apr_engine::generate::{GenerateOptions, generate};
@@ -30,8 +30,8 @@ fn traced_with(
 ) -> (Generation, Vec<HistoryEvent>, Generation) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
-    let sink: Sink<'_> = Box::new(move |draft| {
-        kept.lock().unwrap().push(draft.event());
+    let sink: Sink<'_> = Box::new(move |event| {
+        kept.lock().unwrap().push(event);
         Ok(())
     });
     let device = Device::from_name("scalar").unwrap();
@@ -41,7 +41,7 @@ fn traced_with(
     let request = GenerateOptions { max_tokens: Some(4), ..GenerateOptions::default() };
     let mut quiet = |_: apr_engine::generate::Event<'_>| ControlFlow::Continue(());
     let plain = generate(&mut *lm, tokenizer, &prompt, &request, &mut quiet).unwrap();
-    let mut tracer = Tracer::new(model, options, sink, Box::new(|| 1000));
+    let mut tracer = Tracer::new(model, options, sink, || 1000);
     tracer.start("0.0.0", "x", Configuration::default(), 4, prompt.ids());
     let found = {
         let mut observed = Observed::new(&mut *lm, &mut tracer);
@@ -140,14 +140,14 @@ fn a_run_that_fails_is_told_to_its_end_with_code_and_cause() {
     let model = golden();
     let events = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&events);
-    let sink: Sink<'_> = Box::new(move |draft| {
-        kept.lock().unwrap().push(draft.event());
+    let sink: Sink<'_> = Box::new(move |event| {
+        kept.lock().unwrap().push(event);
         Ok(())
     });
     let device = Device::from_name("scalar").unwrap();
     let how = LmOptions { context: Some(2), ..LmOptions::default() };
     let mut lm = model.lm_on(&device, how).unwrap();
-    let mut tracer = Tracer::new(&model, Options::all(model.config()), sink, Box::new(|| 1000));
+    let mut tracer = Tracer::new(&model, Options::all(model.config()), sink, || 1000);
     tracer.start("0.0.0", "x", Configuration::default(), 4, &[1, 2, 3]);
     let mut observed = Observed::new(&mut *lm, &mut tracer);
     let error = observed.forward(&[1, 2, 3], Want::Last, &mut NoProbe).unwrap_err();

@@ -12,7 +12,7 @@ use super::super::context::{Look, refused};
 use super::paired::{Sample, Side, Step};
 use crate::contract::check::{Clock, Phase};
 use crate::stats::SplitMix;
-use crate::trace::{Draft, Observed, Options, Tracer};
+use crate::trace::{HistoryEvent, Observed, Options, Tracer, beside};
 use crate::verdict::Verdict;
 
 /// What is timed.
@@ -50,13 +50,16 @@ impl Engine {
         let Self { lm, task, ids, traced } = self;
         let Some(model) = traced else { return forward(&mut **lm, *task, ids, seen) };
         // Writing an event is a part of tracing; where it goes is not.
-        let sink = |draft: Draft| {
-            serde_json::to_writer(io::sink(), &draft.event()).map_err(io::Error::from)
+        let sink = |event: HistoryEvent| {
+            serde_json::to_writer(io::sink(), &event).map_err(io::Error::from)
         };
         let options = Options::all(model.config());
-        let mut tracer = Tracer::new(model, options, Box::new(sink), Box::new(|| 0));
-        let mut observed = Observed::new(&mut **lm, &mut tracer);
-        let sample = forward(&mut observed, *task, ids, seen)?;
+        let mut tracer = Tracer::new(model, options, Box::new(sink), || 0);
+        let sample = beside(&mut tracer, |listener| {
+            forward(&mut Observed::new(&mut **lm, listener), *task, ids, seen)
+        });
+        let broken = |error: io::Error| Verdict::broken(format!("no tracer: {error}"));
+        let sample = sample.map_err(|error| Box::new(broken(error)))??;
         if tracer.values() == 0 {
             return Err(Box::new(Verdict::broken("the tracer was shown nothing")));
         }
