@@ -34,6 +34,61 @@ pub(super) struct Q8Super {
     pub(super) sums: Vec<[i16; SUPER / 16]>,
 }
 
+/// Eight values where a vector is loaded fastest.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+pub(super) struct Eight(pub(super) [f32; 8]);
+
+/// Rows of plain numbers by accumulator, for products of many rows: with `n` groups of 32 values in a row, the eights
+/// of accumulator `a` (see [`super::avx2`]) are `a n..(a + 1) n`. Eights that are left follow, and single values that are left
+/// in an eight of their own.
+#[derive(Clone, Debug)]
+pub(super) struct Arranged {
+    pub(super) eights: Vec<Eight>,
+    /// Values per row.
+    pub(super) cols: usize,
+}
+
+impl Arranged {
+    /// `rows` rows of zeros.
+    pub(super) fn new(rows: usize, cols: usize) -> Self {
+        Self { eights: vec![Eight::default(); rows * cols.div_ceil(8)], cols }
+    }
+
+    /// `values`, `[rows, cols]`.
+    pub(super) fn of(values: &[f32], cols: usize) -> Self {
+        let mut arranged = Self::new(values.len() / cols, cols);
+        for (row, values) in values.chunks_exact(cols).enumerate() {
+            let (eights, rest) = values.as_chunks::<8>();
+            for (index, eight) in eights.iter().enumerate() {
+                let place = arranged.place(row, index);
+                arranged.eights[place].0 = *eight;
+            }
+            if !rest.is_empty() {
+                let place = arranged.place(row, eights.len());
+                arranged.eights[place].0[..rest.len()].copy_from_slice(rest);
+            }
+        }
+        arranged
+    }
+
+    /// Where eight `index` of row `row` belongs.
+    #[inline]
+    pub(super) fn place(&self, row: usize, index: usize) -> usize {
+        let groups = self.cols / 32;
+        let within = if index < 4 * groups { index % 4 * groups + index / 4 } else { index };
+        row * self.cols.div_ceil(8) + within
+    }
+
+    /// Row `row`, or the last one.
+    #[inline]
+    pub(super) fn row(&self, row: usize) -> &[Eight] {
+        let width = self.cols.div_ceil(8);
+        let last = (self.eights.len() / width).saturating_sub(1);
+        &self.eights[row.min(last) * width..][..width]
+    }
+}
+
 /// One row of [`Q8`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Q8Row<'a> {
@@ -116,6 +171,7 @@ pub struct Activations<'a> {
     /// `[rows, cols]`.
     pub(super) values: &'a [f32],
     pub(super) cols: usize,
+    pub(super) arranged: Option<Arranged>,
     pub(super) q8: Option<Q8>,
     pub(super) q8_super: Option<Q8Super>,
 }

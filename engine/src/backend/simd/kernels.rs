@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::activations::{Activations, Form, Q8, Q8Super};
+use super::activations::{Activations, Arranged, Form, Q8, Q8Super};
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::portable;
@@ -83,6 +83,8 @@ pub(super) type BlockStatistics = fn(Dtype, &[u8]) -> Option<Statistics>;
 pub(super) struct Columns<'a> {
     pub(super) values: &'a [f32],
     pub(super) cols: usize,
+    /// The same values, where there are many rows and the kernels want them so.
+    pub(super) arranged: Option<&'a Arranged>,
 }
 
 /// Rows that lie `stride` values apart.
@@ -114,6 +116,8 @@ pub(super) type PairMix = fn([&[f32]; 2], Strided<'_>, [&mut [f32]; 2]);
 #[derive(Clone, Copy)]
 pub struct Kernels {
     pub(super) isa: Isa,
+    /// How many rows of activations plain products want [`Arranged`], if any.
+    pub(super) many: Option<usize>,
     pub(super) dot: fn(&[f32], &[f32]) -> f32,
     pub(super) axpy: fn(f32, &[f32], &mut [f32]),
     pub(super) dots: PairDots,
@@ -213,9 +217,11 @@ impl Kernels {
                 .found(values.len()));
         }
         let wants = |form| weights.iter().any(|&dtype| Form::of(dtype) == form);
+        let many = self.many.is_some_and(|many| values.len() / cols >= many);
         Ok(Activations {
             values,
             cols,
+            arranged: (many && wants(Form::F32)).then(|| Arranged::of(values, cols)),
             q8: wants(Form::Q8).then(|| self.round_blocks(values, cols)),
             q8_super: wants(Form::Q8Super).then(|| self.round_supers(values, cols)),
         })
@@ -297,7 +303,11 @@ impl Kernels {
             return self.product_by_rows(weight, rows, activations, out);
         };
         let bytes = &weight.bytes()[rows.start * stride..rows.end * stride];
-        let columns = Columns { values: activations.values, cols: activations.cols };
+        let columns = Columns {
+            values: activations.values,
+            cols: activations.cols,
+            arranged: activations.arranged.as_ref(),
+        };
         match (weight.dtype(), &activations.q8, &activations.q8_super) {
             (Dtype::F32, ..) => (self.f32)(bytes, stride, columns, out),
             (Dtype::F16, ..) => (self.f16)(bytes, stride, columns, out),

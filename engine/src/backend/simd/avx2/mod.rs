@@ -38,6 +38,7 @@ macro_rules! entry {
 /// The table. Only to be handed out where the features are present.
 pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
+    many: Some(block_panel::MANY),
     dot: entry!(plain::dot, a, b),
     axpy: entry!(plain::axpy, scale, x, out),
     dots: entry!(attention::dots, queries, keys, out),

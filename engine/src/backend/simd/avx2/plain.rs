@@ -9,8 +9,8 @@ use std::arch::x86_64::*;
 
 use zerocopy::little_endian::U16;
 
+use super::super::activations::Arranged;
 use super::super::kernels::Columns;
-use super::block_panel::MANY;
 use super::plain_panel::{self, ROWS};
 use super::vector::{load_bf16, load_f16, load_f32, load_raw_f32, prefetch, store_f32, sum};
 use crate::quant::widen;
@@ -50,19 +50,6 @@ fn plain_dot<T>(
             lanes[i] = _mm256_fmadd_ps(load(&group[i]), load_f32(&b[i]), lanes[i]);
         }
     }
-    finish(lanes, a, b, load, single)
-}
-
-/// Sum of products of all of `a` and `b`, whose whole groups of 32 values are in `lanes` already.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn finish<T>(
-    mut lanes: [__m256; 4],
-    a: &[T],
-    b: &[f32],
-    load: impl Fn(&[T; 8]) -> __m256,
-    single: impl Fn(&T) -> f32,
-) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     for (a, b) in a.as_chunks::<4>().1.iter().zip(b.as_chunks::<4>().1) {
         lanes[0] = _mm256_fmadd_ps(load(a), load_f32(b), lanes[0]);
@@ -75,21 +62,27 @@ pub(super) fn finish<T>(
     sum(lanes) + rest
 }
 
+/// Writes `values` into row `row` of `panel`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn widen_row<T>(
-    row: &[T],
-    values: &mut [f32],
+    values: &[T],
+    panel: &mut Arranged,
+    row: usize,
     load: impl Fn(&[T; 8]) -> __m256,
     single: impl Fn(&T) -> f32,
 ) {
-    let ((row, row_rest), (values, values_rest)) = (row.as_chunks(), values.as_chunks_mut());
-    for (row, values) in row.iter().zip(values) {
-        prefetch(row);
-        store_f32(load(row), values);
+    let (eights, rest) = values.as_chunks();
+    for (index, eight) in eights.iter().enumerate() {
+        prefetch(eight);
+        let place = panel.place(row, index);
+        store_f32(load(eight), &mut panel.eights[place].0);
     }
-    for (one, value) in row_rest.iter().zip(values_rest) {
-        *value = single(one);
+    if !rest.is_empty() {
+        let place = panel.place(row, eights.len());
+        for (one, value) in rest.iter().zip(&mut panel.eights[place].0) {
+            *value = single(one);
+        }
     }
 }
 
@@ -99,15 +92,14 @@ macro_rules! plain_product {
         #[target_feature(enable = "avx2,fma,f16c")]
         pub(super) fn $name(bytes: &[u8], stride: usize, x: Columns<'_>, out: &mut [f32]) {
             let width = bytes.len() / stride;
-            if x.values.len() / x.cols >= MANY {
-                let mut panel = vec![0.0; ROWS * x.cols];
+            if let Some(arranged) = x.arranged {
                 for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
-                    let panel = &mut panel[..rows.len() / stride * x.cols];
-                    let values = panel.chunks_exact_mut(x.cols);
-                    for (row, values) in rows.chunks_exact(stride).zip(values) {
-                        widen_row(row.as_chunks::<$bytes>().0, values, $load, $single);
+                    let mut panel = Arranged::new(rows.len() / stride, x.cols);
+                    for (row, values) in rows.chunks_exact(stride).enumerate() {
+                        let values = values.as_chunks::<$bytes>().0;
+                        widen_row(values, &mut panel, row, $load, $single);
                     }
-                    plain_panel::multiply(panel, x, out, width, index * ROWS);
+                    plain_panel::multiply(&panel, arranged, out, width, index * ROWS);
                 }
                 return;
             }
