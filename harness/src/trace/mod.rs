@@ -12,8 +12,8 @@ mod observed;
 pub mod options;
 pub mod payload;
 mod product;
-mod recording;
 mod relay;
+mod step;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ pub use history::{Clock, History, HistoryEvent, Sink};
 pub use observed::{Listener, Observed};
 pub use options::Options;
 pub use payload::Payload;
-pub use recording::Recording;
 pub use relay::beside;
+pub use step::Step;
 pub use whole::flaws;
 
 use crate::compare::log_probabilities;
@@ -41,7 +41,7 @@ use payload::{
     Run, SCHEMA, SiteTrace, Summary, Tokens,
 };
 use product::Products;
-use recording::Seen;
+use step::Seen;
 
 /// Magnitude above which activations have exploded.
 const EXPLOSION: f32 = 1e6;
@@ -72,7 +72,7 @@ pub struct Tracer<'m> {
     clock: Clock,
     recorder: Recorder<'m>,
     /// Room for a step that is told at once.
-    room: Option<Recording>,
+    room: Option<Step>,
     products: Products<'m>,
     lens: Lens<'m>,
     phase: Phase,
@@ -189,12 +189,12 @@ impl<'m> Tracer<'m> {
     }
 
     /// Room for the record of a step.
-    fn recording(&self) -> Recording {
-        Recording::new(Arc::clone(&self.options), self.clock)
+    fn blank(&self) -> Step {
+        Step::new(Arc::clone(&self.options), self.clock)
     }
 
     /// Tells of one step.
-    fn tell(&mut self, step: &Recording) {
+    fn tell(&mut self, step: &Step) {
         self.recorder.at(step.began);
         self.begin(step.position, &step.tokens, step.context);
         for seen in step.seen() {
@@ -456,11 +456,11 @@ impl<'m> Tracer<'m> {
 
 /// Told at once.
 impl Listener for Tracer<'_> {
-    fn room(&mut self) -> io::Result<Recording> {
-        Ok(self.room.take().unwrap_or_else(|| self.recording()))
+    fn room(&mut self) -> io::Result<Step> {
+        Ok(self.room.take().unwrap_or_else(|| self.blank()))
     }
 
-    fn hear(&mut self, step: Recording) -> io::Result<()> {
+    fn hear(&mut self, step: Step) -> io::Result<()> {
         self.tell(&step);
         self.room = Some(step);
         Ok(())

@@ -6,7 +6,7 @@ use apr_engine::model::{Config, Lm, LogitRows, Want};
 use apr_engine::probe::Probe;
 use apr_engine::{Code, Error, Result};
 
-use super::Recording;
+use super::Step;
 
 /// Hears of a run, step by step.
 pub trait Listener: Send {
@@ -14,13 +14,13 @@ pub trait Listener: Send {
     ///
     /// # Errors
     /// When nobody listens any more.
-    fn room(&mut self) -> io::Result<Recording>;
+    fn room(&mut self) -> io::Result<Step>;
 
     /// A step was recorded.
     ///
     /// # Errors
     /// When nobody listens any more.
-    fn hear(&mut self, step: Recording) -> io::Result<()>;
+    fn hear(&mut self, step: Step) -> io::Result<()>;
 }
 
 /// A running model whose every step is recorded. The record takes the place of the caller's probe.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::{Listener, Recording, Tracer};
+use super::{Listener, Step, Tracer};
 
 /// Steps that may wait to be told; then the run waits.
 const STEPS_WAITING: usize = 8;
@@ -20,7 +20,7 @@ pub fn beside<R>(
     let (empty, room) = channel();
     for _ in 0..STEPS_WAITING {
         // Its other end is in the next line but one.
-        drop(empty.send(tracer.recording()));
+        drop(empty.send(tracer.blank()));
     }
     let (steps, recorded) = sync_channel(STEPS_WAITING);
     thread::scope(|scope| {
@@ -34,7 +34,7 @@ pub fn beside<R>(
 }
 
 /// Tells what was recorded, until nothing will be any more.
-fn tell(tracer: &mut Tracer<'_>, recorded: &Receiver<Recording>, empty: &Sender<Recording>) {
+fn tell(tracer: &mut Tracer<'_>, recorded: &Receiver<Step>, empty: &Sender<Step>) {
     for step in recorded {
         tracer.tell(&step);
         // A run that is over needs no more room.
@@ -44,16 +44,16 @@ fn tell(tracer: &mut Tracer<'_>, recorded: &Receiver<Recording>, empty: &Sender<
 
 /// Carries steps to a tracer, and their room back.
 struct Relay {
-    steps: SyncSender<Recording>,
-    room: Receiver<Recording>,
+    steps: SyncSender<Step>,
+    room: Receiver<Step>,
 }
 
 impl Listener for Relay {
-    fn room(&mut self) -> io::Result<Recording> {
+    fn room(&mut self) -> io::Result<Step> {
         self.room.recv().map_err(|_| gone())
     }
 
-    fn hear(&mut self, step: Recording) -> io::Result<()> {
+    fn hear(&mut self, step: Step) -> io::Result<()> {
         self.steps.send(step).map_err(|_| gone())
     }
 }

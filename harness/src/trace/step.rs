@@ -12,7 +12,7 @@ use super::moments::Moments;
 
 /// The record of one step: of one call of a running model.
 #[derive(Debug)]
-pub struct Recording {
+pub struct Step {
     options: Arc<Options>,
     clock: Clock,
     /// Position of the first token, and the room of the cache.
@@ -54,7 +54,7 @@ pub(super) struct Seen<'a> {
     pub(super) last: &'a [f32],
 }
 
-impl Recording {
+impl Step {
     pub(super) fn new(options: Arc<Options>, clock: Clock) -> Self {
         Self {
             options,
@@ -102,7 +102,7 @@ impl Recording {
     }
 }
 
-impl Probe for Recording {
+impl Probe for Step {
     fn wants(&self, site: Site) -> bool {
         self.options.has(site)
     }
