@@ -1,6 +1,7 @@
 //! The command line: exactly what the user typed, nothing computed.
 
 pub(crate) mod bench;
+pub(crate) mod profile;
 pub(crate) mod rosetta;
 
 use std::path::PathBuf;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Score(ScoreArgs),
     /// Measure how fast a model loads, reads a prompt and decodes, here and now.
     Bench(Box<bench::BenchArgs>),
+    /// Measure where the time of a forward pass goes, operation by operation.
+    Profile(Box<profile::ProfileArgs>),
     /// Compare two models, formats or backends, and find where they part.
     Rosetta(Box<rosetta::RosettaArgs>),
     /// Show architecture, hyper-parameters, tokenizer and storage of a model.

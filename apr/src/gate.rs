@@ -36,6 +36,7 @@ const TABLE: &[(&str, Stance)] = &[
     ("check", Stance::Diagnoses),
     ("score", Stance::Diagnoses),
     ("bench", Stance::Acts),
+    ("profile", Stance::Acts),
     ("rosetta", Stance::Apart),
     ("rosetta compare-inference", Stance::Diagnoses),
     ("rosetta inspect", Stance::Diagnoses),

@@ -34,6 +34,7 @@ pub mod kill;
 pub mod need;
 pub mod pipeline;
 mod plausible;
+pub mod profile;
 pub mod proof;
 pub mod provenance;
 mod quality;

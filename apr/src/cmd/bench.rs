@@ -125,13 +125,13 @@ pub(crate) fn run(
     Ok(exit)
 }
 
-fn failure(error: Error) -> Failure {
+pub(super) fn failure(error: Error) -> Failure {
     if error.code() == Code::Cancelled { Failure::Interrupted } else { Failure::Engine(error) }
 }
 
 /// Nanoseconds since now.
 #[expect(clippy::disallowed_methods, reason = "the command line owns the clock")]
-fn clock() -> impl Fn() -> u64 {
+pub(super) fn clock() -> impl Fn() -> u64 {
     let start = Instant::now();
     move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -6,6 +6,7 @@ pub(crate) mod convert;
 pub(crate) mod explain;
 pub(crate) mod inspect;
 pub(crate) mod manual;
+pub(crate) mod profile;
 pub(crate) mod qa;
 pub(crate) mod report;
 pub(crate) mod rosetta;

@@ -24,6 +24,7 @@ fn schemas() -> Vec<(&'static str, Schema)> {
         ("check", schema_for!(Envelope<cmd::check::CheckOutput>)),
         ("score", schema_for!(Envelope<cmd::score::ScoreOutput>)),
         ("bench", schema_for!(Envelope<cmd::bench::BenchOutput>)),
+        ("profile", schema_for!(Envelope<cmd::profile::ProfileOutput>)),
         ("trace", schema_for!(History)),
         ("trace-payload", schema_for!(Payload)),
         ("rosetta-compare-inference", schema_for!(Envelope<cmd::rosetta::CompareOutput>)),

@@ -13,6 +13,7 @@ const COMMANDS: &[&[&str]] = &[
     &["check"],
     &["score"],
     &["bench"],
+    &["profile"],
     &["rosetta"],
     &["rosetta", "compare-inference"],
     &["rosetta", "diff"],

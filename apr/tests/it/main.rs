@@ -12,6 +12,7 @@ mod fixtures;
 mod help;
 mod interop;
 mod parameters;
+mod profile;
 mod program;
 mod rosetta;
 mod schema;

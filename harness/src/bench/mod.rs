@@ -144,7 +144,7 @@ impl fmt::Debug for Watch<'_> {
 
 impl Watch<'_> {
     /// Nanoseconds that `work` takes.
-    fn time(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    pub(crate) fn time(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
         if (self.stopped)() {
             return Err(Error::new(Code::Cancelled));
         }
@@ -217,7 +217,7 @@ fn first_logits(open: &dyn Fn() -> Result<Opened>) -> Result<()> {
 }
 
 /// Tokens that mean nothing, the same in every run: what they are does not change the work.
-fn script(lm: &dyn Lm, len: usize) -> Vec<u32> {
+pub(crate) fn script(lm: &dyn Lm, len: usize) -> Vec<u32> {
     let (mut rng, vocab) = (SplitMix::new(0), lm.config().vocab);
     (0..len).map(|_| rng.below(vocab) as u32).collect()
 }

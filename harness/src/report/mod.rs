@@ -13,6 +13,7 @@ pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
+pub mod profile;
 pub mod sarif;
 pub mod sheet;
 pub mod stages;

@@ -257,7 +257,7 @@ fn mean(times: &[f64]) -> Option<f64> {
 }
 
 /// Population deviation over mean.
-fn spread(times: &[f64]) -> Option<f64> {
+pub(crate) fn spread(times: &[f64]) -> Option<f64> {
     let mean = mean(times)?;
     let squares: f64 = times.iter().map(|&time| (time - mean).powi(2)).sum();
     let deviation = (squares / times.len() as f64).sqrt();
