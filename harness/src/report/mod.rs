@@ -161,7 +161,9 @@ pub(crate) fn number(value: f64) -> String {
     } else if (1e-3..1e6).contains(&size) {
         let digits = (3 - size.log10().floor() as i32).clamp(0, 6);
         let plain = format!("{value:.*}", usize::try_from(digits).unwrap_or(0));
-        plain.trim_end_matches('0').trim_end_matches('.').to_owned()
+        // Zeros in front of the point count.
+        let short = plain.trim_end_matches('0').trim_end_matches('.');
+        if plain.contains('.') { short.to_owned() } else { plain }
     } else {
         let scientific = format!("{value:.2e}");
         let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
