@@ -49,6 +49,12 @@ pub(super) struct Arranged {
     pub(super) cols: usize,
 }
 
+/// A row of [`Arranged`]: its eights by accumulator, and what is left.
+pub(super) struct Room<'a> {
+    pub(super) parts: [&'a mut [Eight]; 4],
+    pub(super) left: &'a mut [Eight],
+}
+
 impl Arranged {
     /// `rows` rows of zeros.
     pub(super) fn new(rows: usize, cols: usize) -> Self {
@@ -60,24 +66,33 @@ impl Arranged {
         let mut arranged = Self::new(values.len() / cols, cols);
         for (row, values) in values.chunks_exact(cols).enumerate() {
             let (eights, rest) = values.as_chunks::<8>();
-            for (index, eight) in eights.iter().enumerate() {
-                let place = arranged.place(row, index);
-                arranged.eights[place].0 = *eight;
+            let (groups, left) = eights.as_chunks::<4>();
+            let mut room = arranged.room(row);
+            for (index, group) in groups.iter().enumerate() {
+                for (eight, part) in group.iter().zip(&mut room.parts) {
+                    part[index].0 = *eight;
+                }
             }
-            if !rest.is_empty() {
-                let place = arranged.place(row, eights.len());
-                arranged.eights[place].0[..rest.len()].copy_from_slice(rest);
+            for (eight, part) in left.iter().zip(&mut *room.left) {
+                part.0 = *eight;
+            }
+            if let (false, Some(last)) = (rest.is_empty(), room.left.last_mut()) {
+                last.0[..rest.len()].copy_from_slice(rest);
             }
         }
         arranged
     }
 
-    /// Where eight `index` of row `row` belongs.
+    /// Row `row`, to be written to.
     #[inline]
-    pub(super) fn place(&self, row: usize, index: usize) -> usize {
-        let groups = self.cols / 32;
-        let within = if index < 4 * groups { index % 4 * groups + index / 4 } else { index };
-        row * self.cols.div_ceil(8) + within
+    pub(super) fn room(&mut self, row: usize) -> Room<'_> {
+        let (width, groups) = (self.cols.div_ceil(8), self.cols / 32);
+        let row = &mut self.eights[row * width..][..width];
+        let (first, row) = row.split_at_mut(groups);
+        let (second, row) = row.split_at_mut(groups);
+        let (third, row) = row.split_at_mut(groups);
+        let (fourth, left) = row.split_at_mut(groups);
+        Room { parts: [first, second, third, fourth], left }
     }
 
     /// Row `row`, or the last one.

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use zerocopy::little_endian::U16;
 
-use super::super::activations::Arranged;
+use super::super::activations::{Arranged, Room};
 use super::super::kernels::Columns;
 use super::plain_panel::{self, ROWS};
 use super::vector::{load_bf16, load_f16, load_f32, load_raw_f32, prefetch, store_f32, sum};
@@ -73,14 +73,20 @@ fn widen_row<T>(
     single: impl Fn(&T) -> f32,
 ) {
     let (eights, rest) = values.as_chunks();
-    for (index, eight) in eights.iter().enumerate() {
-        prefetch(eight);
-        let place = panel.place(row, index);
-        store_f32(load(eight), &mut panel.eights[place].0);
+    let (groups, left) = eights.as_chunks::<4>();
+    let Room { parts: [a, b, c, d], left: room } = panel.room(row);
+    for ((((group, a), b), c), d) in groups.iter().zip(a).zip(b).zip(c).zip(d) {
+        prefetch(group);
+        store_f32(load(&group[0]), &mut a.0);
+        store_f32(load(&group[1]), &mut b.0);
+        store_f32(load(&group[2]), &mut c.0);
+        store_f32(load(&group[3]), &mut d.0);
     }
-    if !rest.is_empty() {
-        let place = panel.place(row, eights.len());
-        for (one, value) in rest.iter().zip(&mut panel.eights[place].0) {
+    for (eight, room) in left.iter().zip(&mut *room) {
+        store_f32(load(eight), &mut room.0);
+    }
+    if let (false, Some(last)) = (rest.is_empty(), room.last_mut()) {
+        for (one, value) in rest.iter().zip(&mut last.0) {
             *value = single(one);
         }
     }

@@ -56,26 +56,43 @@ fn products(
     cols: usize,
 ) -> [[f32; TOKENS]; TOGETHER] {
     let groups = cols / 32;
-    let mut lanes = [[[_mm256_setzero_ps(); TOKENS]; TOGETHER]; 4];
-    for (a, lanes) in lanes.iter_mut().enumerate() {
-        *lanes = accumulate(weights, tokens, a * groups..(a + 1) * groups, *lanes);
+    let none = [[_mm256_setzero_ps(); TOKENS]; TOGETHER];
+    let part = |a: usize| (a * groups, groups);
+    let mut first = accumulate(weights, tokens, part(0), none);
+    if !cols.is_multiple_of(32) {
+        // Whole eights that are left.
+        first = accumulate(weights, tokens, (4 * groups, cols / 8 - 4 * groups), first);
     }
-    // Whole eights that are left.
-    lanes[0] = accumulate(weights, tokens, 4 * groups..cols / 8, lanes[0]);
+    let first = added(first, accumulate(weights, tokens, part(1), none));
+    let second = accumulate(weights, tokens, part(2), none);
+    let second = added(second, accumulate(weights, tokens, part(3), none));
+    let sums = added(first, second);
     let mut values = [[0.0; TOKENS]; TOGETHER];
     for r in 0..TOGETHER {
-        let mut sums = [_mm256_setzero_ps(); 8];
-        for t in 0..TOKENS {
-            let [a, b, c, d] = [lanes[0][r][t], lanes[1][r][t], lanes[2][r][t], lanes[3][r][t]];
-            sums[t] = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
-        }
-        let sums = lanes_f32(sums_of_eight(sums));
-        for t in 0..TOKENS {
-            // Of no single values a zero is left: it is added all the same.
-            values[r][t] = sums[t] + singles(weights[r], tokens[t], cols);
+        let [a, b, c, d] = sums[r];
+        let zero = _mm256_setzero_ps();
+        // Of no single values a zero is left: it is added all the same.
+        let sums = _mm256_add_ps(sums_of_eight([a, b, c, d, zero, zero, zero, zero]), zero);
+        values[r].copy_from_slice(&lanes_f32(sums)[..TOKENS]);
+        if !cols.is_multiple_of(8) {
+            for t in 0..TOKENS {
+                values[r][t] += singles(weights[r], tokens[t], cols);
+            }
         }
     }
     values
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn added(
+    mut a: [[__m256; TOKENS]; TOGETHER],
+    b: [[__m256; TOKENS]; TOGETHER],
+) -> [[__m256; TOKENS]; TOGETHER] {
+    for (a, b) in a.as_flattened_mut().iter_mut().zip(b.as_flattened()) {
+        *a = _mm256_add_ps(*a, *b);
+    }
+    a
 }
 
 /// Products of the single values that are left of two rows, summed up.
@@ -91,19 +108,20 @@ fn singles(a: &[Eight], b: &[Eight], cols: usize) -> f32 {
     sum
 }
 
-/// Adds products of eights `range` of each row to `lanes`.
+/// Adds products of `count` eights of each row, from eight `start`, to `lanes`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn accumulate(
-    weights: [&[Eight]; TOGETHER],
-    tokens: [&[Eight]; TOKENS],
-    range: std::ops::Range<usize>,
+    [w0, w1, w2]: [&[Eight]; TOGETHER],
+    [t0, t1, t2, t3]: [&[Eight]; TOKENS],
+    (start, count): (usize, usize),
     mut lanes: [[__m256; TOKENS]; TOGETHER],
 ) -> [[__m256; TOKENS]; TOGETHER] {
-    let [w0, w1, w2] = weights.map(|row| &row[range.clone()]);
-    let [t0, t1, t2, t3] = tokens.map(|row| &row[range.clone()]);
+    let (w0, w1) = (part(w0, start, count), part(w1, start, count));
+    let (w2, t0) = (part(w2, start, count), part(t0, start, count));
+    let (t1, t2) = (part(t1, start, count), part(t2, start, count));
     let weights = w0.iter().zip(w1).zip(w2);
-    let tokens = t0.iter().zip(t1).zip(t2).zip(t3);
+    let tokens = t0.iter().zip(t1).zip(t2).zip(part(t3, start, count));
     for (((w0, w1), w2), (((t0, t1), t2), t3)) in weights.zip(tokens) {
         let weights = [load_f32(&w0.0), load_f32(&w1.0), load_f32(&w2.0)];
         for (t, token) in [t0, t1, t2, t3].into_iter().enumerate() {
@@ -114,4 +132,11 @@ fn accumulate(
         }
     }
     lanes
+}
+
+/// `count` eights from eight `start`; fewer where there are no more.
+#[inline]
+fn part(row: &[Eight], start: usize, count: usize) -> &[Eight] {
+    let row = row.get(start..).unwrap_or_default();
+    row.get(..count).unwrap_or(row)
 }
