@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 
+use apr_benches::{DTYPES, wave};
 use apr_engine::backend::simd::Kernels;
 use apr_engine::quant::quantize;
 use apr_engine::{Dtype, Shape, TensorView};
@@ -12,27 +13,6 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const ROWS: usize = 64;
 /// Values per row.
 const COLS: usize = 4096;
-
-const DTYPES: &[Dtype] = &[
-    Dtype::Q4_0,
-    Dtype::Q4_1,
-    Dtype::Q5_0,
-    Dtype::Q5_1,
-    Dtype::Q8_0,
-    Dtype::Q2K,
-    Dtype::Q3K,
-    Dtype::Q4K,
-    Dtype::Q5K,
-    Dtype::Q6K,
-    Dtype::F16,
-    Dtype::BF16,
-    Dtype::F32,
-];
-
-/// A smooth, seedless stand-in for weights and activations.
-fn wave(len: usize) -> Vec<f32> {
-    (0..len).map(|i| ((i as f32) * 0.7).sin() + 0.3 * ((i as f32) * 0.013).cos()).collect()
-}
 
 /// One token (decode), or several that share the weights (prefill).
 fn products(criterion: &mut Criterion) {
