@@ -63,10 +63,10 @@ fn products(
         // Whole eights that are left.
         first = accumulate(weights, tokens, (4 * groups, cols / 8 - 4 * groups), first);
     }
-    let first = added(first, accumulate(weights, tokens, part(1), none));
+    let first = added(first, &accumulate(weights, tokens, part(1), none));
     let second = accumulate(weights, tokens, part(2), none);
-    let second = added(second, accumulate(weights, tokens, part(3), none));
-    let sums = added(first, second);
+    let second = added(second, &accumulate(weights, tokens, part(3), none));
+    let sums = added(first, &second);
     let mut values = [[0.0; TOKENS]; TOGETHER];
     for r in 0..TOGETHER {
         let [a, b, c, d] = sums[r];
@@ -87,7 +87,7 @@ fn products(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn added(
     mut a: [[__m256; TOKENS]; TOGETHER],
-    b: [[__m256; TOKENS]; TOGETHER],
+    b: &[[__m256; TOKENS]; TOGETHER],
 ) -> [[__m256; TOKENS]; TOGETHER] {
     for (a, b) in a.as_flattened_mut().iter_mut().zip(b.as_flattened()) {
         *a = _mm256_add_ps(*a, *b);
