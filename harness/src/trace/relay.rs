@@ -1,13 +1,17 @@
 //! A tracer at work beside the run that it tells of.
+//!
+//! Telling takes a core, and threads that share a core with the run's own hold all of them up. So steps are collected, as
+//! many as a little memory holds, and then told in one go; most runs of small models are told when they are over.
 
 use std::io;
+use std::mem;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::{Listener, Step, Tracer};
 
-/// Steps that may wait to be told; then the run waits.
-const STEPS_WAITING: usize = 8;
+/// Bytes of steps that are told in one go; there may be twice as many at once: collected, and being told.
+const COLLECTED_BYTES: usize = 48 << 20;
 
 /// Runs `work`, while `tracer` tells on a thread of its own what the listener of `work` hears.
 ///
@@ -17,48 +21,62 @@ pub fn beside<R>(
     tracer: &mut Tracer<'_>,
     work: impl FnOnce(&mut dyn Listener) -> R,
 ) -> io::Result<R> {
-    let (empty, room) = channel();
-    for _ in 0..STEPS_WAITING {
-        // Its other end is in the next line but one.
-        drop(empty.send(tracer.blank()));
-    }
-    let (steps, recorded) = sync_channel(STEPS_WAITING);
+    let blank = tracer.blank();
+    let (told, room) = channel();
+    let (steps, recorded) = sync_channel(0);
     thread::scope(|scope| {
         let teller = thread::Builder::new()
             .name("trace".to_owned())
-            .spawn_scoped(scope, move || tell(tracer, &recorded, &empty))?;
-        let result = work(&mut Relay { steps, room });
+            .spawn_scoped(scope, move || tell(tracer, &recorded, &told))?;
+        let mut relay = Relay { blank, bytes: 0, collected: Vec::new(), steps, room };
+        let result = work(&mut relay);
+        drop(relay);
         teller.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));
         Ok(result)
     })
 }
 
 /// Tells what was recorded, until nothing will be any more.
-fn tell(tracer: &mut Tracer<'_>, recorded: &Receiver<Step>, empty: &Sender<Step>) {
-    for step in recorded {
+fn tell(tracer: &mut Tracer<'_>, recorded: &Receiver<Vec<Step>>, told: &Sender<Step>) {
+    for step in recorded.iter().flatten() {
         tracer.tell(&step);
         // A run that is over needs no more room.
-        drop(empty.send(step));
+        drop(told.send(step));
     }
 }
 
-/// Carries steps to a tracer, and their room back.
+/// Carries steps to a tracer, and their room back. What is left goes when this is dropped.
 struct Relay {
-    steps: SyncSender<Step>,
+    blank: Step,
+    /// Of what is collected.
+    bytes: usize,
+    collected: Vec<Step>,
+    steps: SyncSender<Vec<Step>>,
     room: Receiver<Step>,
 }
 
 impl Listener for Relay {
     fn room(&mut self) -> io::Result<Step> {
-        self.room.recv().map_err(|_| gone())
+        Ok(self.room.try_recv().unwrap_or_else(|_| self.blank.another()))
     }
 
     fn hear(&mut self, step: Step) -> io::Result<()> {
-        self.steps.send(step).map_err(|_| gone())
+        self.blank.grow_to(&step);
+        self.bytes += step.bytes();
+        self.collected.push(step);
+        if self.bytes < COLLECTED_BYTES {
+            return Ok(());
+        }
+        self.bytes = 0;
+        // Why it is gone is told where the thread is joined.
+        let gone = |_| io::Error::other("the tracer is gone");
+        self.steps.send(mem::take(&mut self.collected)).map_err(gone)
     }
 }
 
-/// Why it is gone is told where the thread is joined.
-fn gone() -> io::Error {
-    io::Error::other("the tracer is gone")
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // A tracer that is gone has an error of its own to tell.
+        drop(self.steps.send(mem::take(&mut self.collected)));
+    }
 }

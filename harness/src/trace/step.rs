@@ -70,6 +70,27 @@ impl Step {
         }
     }
 
+    /// An empty one of the same kind, with as much room.
+    pub(super) fn another(&self) -> Self {
+        let mut step = Self::new(Arc::clone(&self.options), self.clock);
+        step.marks.reserve_exact(self.marks.capacity());
+        step.values.reserve_exact(self.values.capacity());
+        step
+    }
+
+    /// Sees to room for another step like `other`.
+    pub(super) fn grow_to(&mut self, other: &Self) {
+        self.marks.reserve(other.marks.len());
+        self.values.reserve(other.values.len());
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(self.values.as_slice())
+            + size_of_val(self.marks.as_slice())
+            + size_of_val(self.tokens.as_slice())
+    }
+
     /// Forgets the step before; `tokens` are about to be read from `position` on, in a cache of `context` positions.
     pub(super) fn begin(&mut self, position: usize, tokens: &[u32], context: usize) {
         (self.position, self.context) = (position, context);

@@ -12,7 +12,7 @@ use super::super::context::{Look, refused};
 use super::paired::{Sample, Side, Step};
 use crate::contract::check::{Clock, Phase};
 use crate::stats::SplitMix;
-use crate::trace::{HistoryEvent, Observed, Options, Tracer, beside};
+use crate::trace::{HistoryEvent, Observed, Options, Tracer};
 use crate::verdict::Verdict;
 
 /// What is timed.
@@ -55,11 +55,9 @@ impl Engine {
         };
         let options = Options::all(model.config());
         let mut tracer = Tracer::new(model, options, Box::new(sink), || 0);
-        let sample = beside(&mut tracer, |listener| {
-            forward(&mut Observed::new(&mut **lm, listener), *task, ids, seen)
-        });
-        let broken = |error: io::Error| Verdict::broken(format!("no tracer: {error}"));
-        let sample = sample.map_err(|error| Box::new(broken(error)))??;
+        // Told at once: what is told behind a run would not be in its time.
+        let mut observed = Observed::new(&mut **lm, &mut tracer);
+        let sample = forward(&mut observed, *task, ids, seen)?;
         if tracer.values() == 0 {
             return Err(Box::new(Verdict::broken("the tracer was shown nothing")));
         }
