@@ -26,7 +26,7 @@ pub struct Roofline {
 }
 
 /// The stored bytes of the tensors that a token reads whole: all but an embedding that is no head.
-pub(super) fn weights(model: &Model) -> Vec<&[u8]> {
+pub fn weights(model: &Model) -> Vec<&[u8]> {
     let tied = model.weights().tied();
     let read = |role: Role| tied || role != Role::Embed;
     let tensors = model.weights().iter().filter(|(slot, _)| read(slot.role));
@@ -40,7 +40,7 @@ pub(super) fn cache_bytes(model: &Model, position: usize) -> u64 {
 }
 
 /// Nanoseconds that `threads` threads need to add up the words of `tensors`.
-pub(super) fn read(tensors: &[&[u8]], threads: usize, clock: Clock<'_>) -> u64 {
+pub fn read(tensors: &[&[u8]], threads: usize, clock: Clock<'_>) -> u64 {
     let total: usize = tensors.iter().map(|bytes| bytes.len()).sum();
     let share = total.div_ceil(threads.max(1)).max(1);
     let parts = shares(tensors, share);

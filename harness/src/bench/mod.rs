@@ -4,7 +4,7 @@
 //! the same door, greedily, nothing shortened. What decoding takes is told by operation, and held against the bytes that a
 //! token has to read. A series that varies too much is measured again and otherwise said to be rejected (see [`series`]).
 
-mod bandwidth;
+pub mod bandwidth;
 mod pairs;
 pub mod series;
 #[cfg(test)]
@@ -167,7 +167,8 @@ pub fn measure(
     let (load, _) = series(|| repeat(options.samples, || watch.time(|| first_logits(open))))?;
     let (model, mut lm) = open()?;
     let lm = &mut *lm;
-    let ids = script(lm, options.prompt.max(options.first) + WARM_UP + options.tokens + 1);
+    let longest = options.prompt.max(options.first) + WARM_UP + options.tokens + 1;
+    let ids = script(lm.config().vocab, longest);
     let (prompt, first) = (&ids[..options.prompt], &ids[..options.first]);
     let prefill = passes(lm, prompt, options.samples, watch)?;
     let first_token = passes(lm, first, options.samples, watch)?;
@@ -217,8 +218,8 @@ fn first_logits(open: &dyn Fn() -> Result<Opened>) -> Result<()> {
 }
 
 /// Tokens that mean nothing, the same in every run: what they are does not change the work.
-pub(crate) fn script(lm: &dyn Lm, len: usize) -> Vec<u32> {
-    let (mut rng, vocab) = (SplitMix::new(0), lm.config().vocab);
+pub fn script(vocab: usize, len: usize) -> Vec<u32> {
+    let mut rng = SplitMix::new(0);
     (0..len).map(|_| rng.below(vocab) as u32).collect()
 }
 

@@ -47,6 +47,21 @@ pub struct Ratio {
     pub smallest_detectable: f64,
 }
 
+impl Ratio {
+    /// Of slowdowns, natural logarithms of the first's time over the second's, one per pair of runs in turns, that are looked
+    /// at once. `None` without any, or when one is not finite.
+    ///
+    /// Below seven pairs nothing follows: that all of them lie on one side is then no rarer than the error that is allowed.
+    pub fn of(slowdowns: &[f64]) -> Option<Self> {
+        let plan = Plan { looks: vec![slowdowns.len()], ..Plan::default() };
+        let mut ratio = told(&plan, slowdowns, &mut SplitMix::new(0))?;
+        if 0.5_f64.powi(slowdowns.len() as i32) > plan.alpha {
+            ratio.outcome = Outcome::Open;
+        }
+        Some(ratio)
+    }
+}
+
 /// How fast `first` reads the prompt and decodes, in times of `second`: prefill, decode.
 ///
 /// # Errors
@@ -58,7 +73,7 @@ pub fn against(
     watch: &Watch<'_>,
 ) -> apr_engine::Result<[Option<Ratio>; 2]> {
     let vocab = |lm: &dyn Lm| lm.config().vocab;
-    let fewer: &dyn Lm = if vocab(first) < vocab(second) { &*first } else { &*second };
+    let fewer = vocab(first).min(vocab(second));
     let ids = script(fewer, options.prompt.max(options.first));
     let prompt = &ids[..options.prompt];
     let prefill = pairs(first, second, watch, |lm| {
@@ -164,5 +179,17 @@ mod tests {
         assert_eq!(outcome(0.0, 2.0), Outcome::Open);
         // Not slower, and perhaps faster: that is not equal.
         assert_eq!(outcome(-0.02, 0.12), Outcome::Open);
+    }
+
+    #[test]
+    fn a_number_of_pairs_that_was_chosen_before_is_looked_at_once() {
+        let slowdowns: Vec<f64> = (0..40).map(|n| 0.05 + 0.001 * f64::from(n % 5)).collect();
+        let ratio = Ratio::of(&slowdowns).unwrap();
+        assert_eq!((ratio.pairs, ratio.outcome), (40, Outcome::Slower));
+        assert!(ratio.lower <= ratio.ratio && ratio.ratio <= ratio.upper && ratio.upper < 0.96);
+        assert_eq!(Ratio::of(&slowdowns[..7]).unwrap().outcome, Outcome::Slower);
+        assert_eq!(Ratio::of(&slowdowns[..6]).unwrap().outcome, Outcome::Open);
+        assert_eq!(Ratio::of(&[]), None);
+        assert_eq!(Ratio::of(&[0.1, f64::NAN]), None);
     }
 }

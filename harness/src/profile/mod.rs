@@ -210,7 +210,7 @@ pub fn measure(
 /// Runs what is not measured; then the position of the first pass, and what it reads.
 fn warm(lm: &mut dyn Lm, options: &Options) -> Result<(usize, Vec<u32>)> {
     lm.reset();
-    let prompt = script(lm, options.prompt);
+    let prompt = script(lm.config().vocab, options.prompt);
     let mut next = forward(lm, &prompt, &mut NoProbe)?;
     if options.phase == Phase::Prefill {
         return Ok((0, prompt));
