@@ -1,0 +1,69 @@
+//! What is measured, seen from the stopwatch: tokens in, the last row of logits out.
+
+use std::path::Path;
+
+use apr_engine::backend::Device;
+use apr_engine::model::{Lm, LmOptions, Model, Want};
+use apr_engine::probe::NoProbe;
+
+use crate::failure::Result;
+
+/// An engine with a model and a cache.
+pub trait Side {
+    /// Its name, with what sets this one apart.
+    fn name(&self) -> String;
+
+    /// Logits of a row.
+    fn vocab(&self) -> usize;
+
+    /// Forgets all tokens.
+    fn reset(&mut self);
+
+    /// Appends `tokens` and returns the logits of the last one.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]>;
+}
+
+/// Opens one side anew: model, context and all.
+pub type Open<'a> = dyn Fn() -> Result<Box<dyn Side>> + 'a;
+
+/// Our engine.
+pub struct Ours {
+    lm: Box<dyn Lm>,
+}
+
+impl std::fmt::Debug for Ours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ours").field("backend", &self.lm.backend_name()).finish_non_exhaustive()
+    }
+}
+
+impl Ours {
+    /// Opens the model `path` with the fastest kernels that this processor has, with room for `room` positions.
+    pub fn open(path: &Path, threads: usize, room: usize) -> Result<Self> {
+        let model = Model::load(path)?;
+        let device = Device::Simd { isa: None, threads: Some(threads) };
+        let options = LmOptions { context: Some(room), ..LmOptions::default() };
+        Ok(Self { lm: model.lm_on(&device, options)? })
+    }
+}
+
+impl Side for Ours {
+    fn name(&self) -> String {
+        format!("apr ({})", self.lm.backend_name())
+    }
+
+    fn vocab(&self) -> usize {
+        self.lm.config().vocab
+    }
+
+    fn reset(&mut self) {
+        self.lm.reset();
+    }
+
+    fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        Ok(self.lm.forward(tokens, Want::Last, &mut NoProbe)?.last())
+    }
+}
