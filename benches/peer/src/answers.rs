@@ -23,6 +23,11 @@ pub const BOUND_BF16: f64 = 2e-3;
 /// The same for weights of 16 or 32 bits with more than eight of them for the fraction: 2e-6 was measured.
 pub const BOUND_PLAIN: f64 = 1e-4;
 
+/// Deviations by which rounding may move two logits against each other. The difference of two independent errors has
+/// 1.4 deviations of one, so eight are nearly six of that. It is for the few wrong logits of a large vocabulary, which an NMSE over
+/// all of them does not see.
+pub const REACH: f64 = 8.0;
+
 /// The bound for a model with weights of these types.
 pub fn bound(dtypes: &[Dtype]) -> f64 {
     let plain = |dtype: &Dtype| matches!(dtype, Dtype::F32 | Dtype::F16);
@@ -50,6 +55,8 @@ pub struct Parting {
     pub behind: f64,
     /// NMSE between the two rows of logits.
     pub nmse: f64,
+    /// What `behind` may be at most, if rounding is to have turned it: [`REACH`] times the deviation between the two rows.
+    pub reach: f64,
 }
 
 /// What two sides answered to the same prompts.
@@ -87,7 +94,11 @@ impl Answers {
         }
         beyond("behind a prompt".to_owned(), self.nmse).or_else(|| {
             let parting = self.parting.as_ref()?;
-            beyond(format!("where token {} differs", parting.alike + 1), parting.nmse)
+            let place = format!("where token {} differs", parting.alike + 1);
+            let turned = parting.behind <= parting.reach;
+            let Parting { behind, reach, .. } = parting;
+            let lead = format!("{place}: a lead of {behind:.1e}, rounding turns {reach:.1e}");
+            beyond(place, parting.nmse).or((!turned).then_some(lead))
         })
     }
 }
@@ -159,6 +170,8 @@ fn parting(
 ) -> Result<Parting> {
     let own_row = row(ours, &[prompt, alike])?;
     let other_row = row(theirs, &[prompt, alike])?;
+    let nmse = nmse(&other_row, &own_row);
+    let squares: f64 = other_row.iter().map(|logit| f64::from(*logit).powi(2)).sum();
     let at = |token: u32| own_row.get(token as usize).map_or(f64::NAN, |logit| f64::from(*logit));
     Ok(Parting {
         alike: alike.len(),
@@ -166,7 +179,8 @@ fn parting(
         theirs: other,
         lead: lead(&own_row).map_or(f64::NAN, |(_, lead)| lead),
         behind: at(mine) - at(other),
-        nmse: nmse(&other_row, &own_row),
+        nmse,
+        reach: REACH * (nmse * squares / other_row.len() as f64).sqrt(),
     })
 }
 

@@ -4,7 +4,7 @@
 //! speeds may be compared at all, [`turns`] orders the runs, [`measure`] is a whole contest and [`report`] what is told of it.
 
 pub mod answers;
-pub mod build;
+pub mod built;
 pub mod failure;
 pub mod files;
 pub mod llama;

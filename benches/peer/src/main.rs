@@ -10,7 +10,7 @@ use apr_harness::provenance;
 use apr_peer::failure::{Failure, Result};
 use apr_peer::measure::Options;
 use apr_peer::report::Report;
-use apr_peer::{build, files, llama, quantize};
+use apr_peer::{built, files, llama, quantize};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Our engine against llama.cpp, in turns, in one process.
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: &MeasureArgs) -> Result<ExitCode> {
-    build::fair()?;
+    built::fair()?;
     let options = Options {
         prompt: args.prompt_tokens,
         first: args.first_tokens,
@@ -119,10 +119,10 @@ fn measure(args: &MeasureArgs) -> Result<ExitCode> {
     let mut report = Report {
         started: provenance::now_rfc3339(),
         command: command_line(),
-        commit: build::commit(),
-        peer: build::peer(),
+        commit: built::commit(),
+        peer: built::peer(),
         peer_build: llama::system_info(),
-        flags: build::flags(),
+        flags: built::flags(),
         machine: provenance::machine(),
         options,
         rows: Vec::new(),

@@ -130,13 +130,13 @@ impl Row {
 
     fn write_text(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "{}, {}: {}", visible(&self.model), threads(self), types(self))?;
-        let pairs = self.outcome.compared.first().map_or(0, |one| one.ratio.pairs);
-        let ratio = format!("times as fast, {pairs} pairs (99 %)");
-        let head = ["", &self.outcome.ours, "llama.cpp", "", &ratio].map(str::to_owned);
-        for [name, ours, theirs, setting, ratio] in
-            std::iter::once(head).chain(lines(&self.outcome))
-        {
-            writeln!(out, "  {name:<15} {ours:<22} {theirs:<22} {setting:<10} {ratio}")?;
+        if let Some(first) = self.outcome.compared.first() {
+            let ratio = format!("times as fast, {} pairs (99 %)", first.ratio.pairs);
+            let head = ["", &self.outcome.ours, "llama.cpp", "", &ratio].map(str::to_owned);
+            let lines = lines(&self.outcome);
+            for [name, ours, theirs, setting, ratio] in std::iter::once(head).chain(lines) {
+                writeln!(out, "  {name:<15} {ours:<22} {theirs:<22} {setting:<10} {ratio}")?;
+            }
         }
         for answers in &self.outcome.answers {
             writeln!(out, "  {:<15} {}", "answers", visible(&told(answers)))?;
@@ -237,13 +237,14 @@ fn told(answers: &Answers) -> String {
         }
         Some(at) => write!(
             text,
-            "; {} of {} tokens alike, then {} and {}, where apr's first leads its second by {:.1e} and theirs by {:.1e}, NMSE {:.1e}; {} and {}",
+            "; {} of {} tokens alike, then {} and {}, where apr's first leads its second by {:.1e} and theirs by {:.1e} (rounding turns {:.1e}), NMSE {:.1e}; {} and {}",
             at.alike,
             answers.tokens,
             at.ours,
             at.theirs,
             at.lead,
             at.behind,
+            at.reach,
             at.nmse,
             short(&answers.ours_sha256),
             short(&answers.theirs_sha256)

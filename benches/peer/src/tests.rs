@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use apr_engine::Dtype;
 
-use crate::answers::{self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, compare, hash};
+use crate::answers::{self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, Parting, compare, hash};
 use crate::failure::Result;
 use crate::measure::{Contest, Measure, Options, Outcome, measure};
 use crate::report::{Report, Row};
@@ -246,6 +246,38 @@ fn the_place_where_tokens_part_is_looked_at_with_equal_pasts() {
 }
 
 #[test]
+fn a_lead_that_no_rounding_turns_is_a_fault_however_small_the_error_of_the_row() {
+    let toy = |name, alter| Toy {
+        name,
+        read: Vec::new(),
+        logits: Vec::new(),
+        pace: 1,
+        alter,
+        now: Now::default(),
+        diary: Diary::default(),
+    };
+    let (mut ours, mut theirs) = (toy("apr (toy)", rounded), toy("llama.cpp (toy)", honest));
+    let mut found = compare(&mut ours, &mut theirs, &[&[1, 2, 3, 4]], 6, BOUND_QUANTISED).unwrap();
+    assert_eq!(found.fault(), None);
+    let parting = |behind| Parting {
+        alike: 2,
+        ours: 1,
+        theirs: 0,
+        lead: behind,
+        behind,
+        nmse: 1e-4,
+        reach: 0.1,
+    };
+    found.parting = Some(parting(0.05));
+    assert_eq!(found.fault(), None);
+    for behind in [0.2, f64::NAN] {
+        found.parting = Some(parting(behind));
+        assert!(found.fault().unwrap().contains("where token 3 differs: a lead"));
+    }
+}
+
+#[test]
+#[expect(clippy::float_cmp, reason = "one of three constants")]
 fn bounds_follow_the_types_of_the_weights() {
     assert_eq!(answers::bound(&[Dtype::F32, Dtype::F16]), BOUND_PLAIN);
     assert_eq!(answers::bound(&[Dtype::F32, Dtype::BF16]), BOUND_BF16);

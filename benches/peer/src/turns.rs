@@ -145,7 +145,8 @@ mod tests {
     fn quartiles_are_those_of_the_sorted_values() {
         let found = Quartiles::of([4.0, 1.0, 3.0, 2.0, 5.0]).unwrap();
         assert_eq!(found, Quartiles { lower: 2.0, median: 3.0, upper: 4.0 });
-        assert_eq!(Quartiles::of([7.0]).unwrap().upper, 7.0);
+        let alone = Quartiles { lower: 7.0, median: 7.0, upper: 7.0 };
+        assert_eq!(Quartiles::of([7.0]), Some(alone));
         assert_eq!(Quartiles::of([]), None);
     }
 }

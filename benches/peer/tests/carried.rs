@@ -27,8 +27,12 @@ fn measured(path: &Path) -> Row {
     files::row(path, 2, &[true, false], &OPTIONS, &clock()).expect("a measured model")
 }
 
-/// Our engine with two logits that swapped places, as a defect in the head would do.
-struct Swapped(Ours, Vec<f32>);
+/// Our engine with two logits that swapped places, as a defect in the head would do: the best and that at this place.
+struct Swapped {
+    side: Ours,
+    logits: Vec<f32>,
+    place: usize,
+}
 
 impl Side for Swapped {
     fn name(&self) -> String {
@@ -36,20 +40,19 @@ impl Side for Swapped {
     }
 
     fn vocab(&self) -> usize {
-        self.0.vocab()
+        self.side.vocab()
     }
 
     fn reset(&mut self) {
-        self.0.reset();
+        self.side.reset();
     }
 
     fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
-        self.1 = self.0.feed(tokens)?.to_vec();
-        let top = apr_engine::generate::greedy(&self.1) as usize;
-        let low = (0..self.1.len()).min_by(|a, b| self.1[*a].total_cmp(&self.1[*b]));
-        let low = low.expect("logits");
-        self.1.swap(top, low);
-        Ok(&self.1)
+        self.logits = self.side.feed(tokens)?.to_vec();
+        let mut order: Vec<usize> = (0..self.logits.len()).collect();
+        order.sort_by(|a, b| self.logits[*b].total_cmp(&self.logits[*a]));
+        self.logits.swap(order[0], order[self.place.min(order.len() - 1)]);
+        Ok(&self.logits)
     }
 }
 
@@ -65,14 +68,17 @@ fn both_sides_answer_alike_on_every_carried_storage() {
 
 #[test]
 fn an_altered_answer_is_not_comparable() {
-    let path = carried("golden-Q8_0.gguf");
-    let open = || {
-        let side = Ours::open(&path, 1, OPTIONS.room())?;
-        Ok(Box::new(Swapped(side, Vec::new())) as Box<dyn Side>)
-    };
-    let row = files::judged(&path, 1, &open, &[true], &OPTIONS, &clock()).unwrap();
-    assert!(row.outcome.fault.clone().unwrap().contains("NMSE"), "{}", row.text());
-    assert!(row.outcome.compared.is_empty());
+    // The worst logit in the place of the best shows in the whole row, the second best only where the tokens part.
+    for (place, sign) in [(usize::MAX, "NMSE"), (1, "a lead of")] {
+        let path = carried("golden-Q8_0.gguf");
+        let open = || {
+            let side = Ours::open(&path, 1, OPTIONS.room())?;
+            Ok(Box::new(Swapped { side, logits: Vec::new(), place }) as Box<dyn Side>)
+        };
+        let row = files::judged(&path, 1, &open, &[true], &OPTIONS, &clock()).unwrap();
+        assert!(row.outcome.fault.clone().unwrap().contains(sign), "{}", row.text());
+        assert!(row.outcome.compared.is_empty());
+    }
 }
 
 #[test]

@@ -23,30 +23,38 @@ fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
     lines.nth(1)?.strip_prefix("version = \"")?.strip_suffix('"')
 }
 
+/// How llama.cpp was compiled, from what its build left behind.
+const PEER_FLAGS: &str = env!("LLAMA_FLAGS");
+
 /// Compiler flags of both sides.
 pub fn flags() -> String {
-    let flags = option_env!("CFLAGS").unwrap_or("of the crate's own choice");
     let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
     format!(
-        "llama.cpp by CMake, CFLAGS {flags}, with OpenMP and repacking; apr in the {profile} profile for any processor of \
-         its architecture, its kernels chosen when it starts"
+        "llama.cpp by CMake, {PEER_FLAGS}; apr in the {profile} profile for any processor of its architecture, its kernels \
+         chosen when it starts"
     )
 }
 
 /// Refuses a llama.cpp that does not use this processor, and builds without optimisation.
 pub fn fair() -> Result<()> {
-    let left_out = llama::left_out();
-    if !left_out.is_empty() {
-        return Err(Failure::Usage(format!(
-            "llama.cpp was built without {}, which this processor has: build it here, inside benches/peer, where \
-             .cargo/config.toml asks for it",
-            left_out.join(" ")
-        )));
+    unfair(PEER_FLAGS, &llama::left_out(), cfg!(debug_assertions))
+        .map_or(Ok(()), |why| Err(Failure::Usage(why)))
+}
+
+/// What makes a build unfit to be measured.
+fn unfair(flags: &str, left_out: &[&str], debug: bool) -> Option<String> {
+    let how =
+        "run `cargo clean` and build inside benches/peer, where .cargo/config.toml asks for it";
+    if debug {
+        Some("a build without optimisation: use --release".to_owned())
+    } else if !left_out.is_empty() {
+        let sets = left_out.join(" ");
+        Some(format!("llama.cpp was built without {sets}, which this processor has: {how}"))
+    } else if !flags.starts_with("Release:") || !flags.contains("=native") {
+        Some(format!("llama.cpp was built with {flags:?}, not for this processor: {how}"))
+    } else {
+        None
     }
-    if cfg!(debug_assertions) {
-        return Err(Failure::Usage("a build without optimisation: use --release".to_owned()));
-    }
-    Ok(())
 }
 
 /// The commit of the checkout this was built from, with `-dirty` where files have changed since.
@@ -62,6 +70,17 @@ pub fn commit() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_that_is_held_back_is_not_measured() {
+        let native = "Release: -march=native -O3";
+        assert_eq!(unfair(native, &[], false), None);
+        assert!(unfair(native, &["avx512f"], false).unwrap().contains("without avx512f"));
+        assert!(unfair("Release: -O3", &[], false).unwrap().contains("not for this processor"));
+        assert!(unfair("RelWithDebInfo: -march=native -O2", &[], false).is_some());
+        assert!(unfair(": ", &[], false).is_some(), "nothing is known of the build");
+        assert!(unfair(native, &[], true).unwrap().contains("--release"));
+    }
 
     #[test]
     fn the_release_of_the_bindings_is_that_of_the_lock_file() {
