@@ -32,6 +32,8 @@ pub type Open<'a> = dyn Fn() -> Result<Box<dyn Side>> + 'a;
 /// Our engine.
 pub struct Ours {
     lm: Box<dyn Lm>,
+    /// Kept, so that closing it is not part of opening.
+    _model: Model,
 }
 
 impl std::fmt::Debug for Ours {
@@ -41,12 +43,15 @@ impl std::fmt::Debug for Ours {
 }
 
 impl Ours {
-    /// Opens the model `path` with the fastest kernels that this processor has, with room for `room` positions.
+    /// Opens the model `path` with the fastest kernels that this processor has, with room for `room` positions. The tokenizer,
+    /// which could wait until there is text, is made too: llama.cpp never opens a model without.
     pub fn open(path: &Path, threads: usize, room: usize) -> Result<Self> {
         let model = Model::load(path)?;
         let device = Device::Simd { isa: None, threads: Some(threads) };
         let options = LmOptions { context: Some(room), ..LmOptions::default() };
-        Ok(Self { lm: model.lm_on(&device, options)? })
+        let lm = model.lm_on(&device, options)?;
+        model.tokenizer()?;
+        Ok(Self { lm, _model: model })
     }
 }
 
