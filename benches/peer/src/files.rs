@@ -9,6 +9,7 @@ use apr_harness::bench::bandwidth;
 use apr_harness::timer::Clock;
 
 use crate::answers;
+use crate::elsewhere::Ticks;
 use crate::failure::{Failure, Result};
 use crate::llama::{Llama, Setup};
 use crate::measure::{Contest, Options, measure};
@@ -58,13 +59,16 @@ pub fn judged(
     let theirs: Vec<&Open<'_>> = settings.iter().map(|open| &**open).collect();
     let bound = answers::bound(&dtypes);
     let contest = Contest { ours: open, theirs: &theirs, weights: &weights, threads, bound };
+    let before = Ticks::now();
     let outcome = measure(&contest, options, clock)?;
+    let elsewhere = Ticks::now().zip(before).and_then(|(now, before)| now.others_since(before));
     let name = path.file_name().unwrap_or(path.as_os_str());
     Ok(Row {
         model: name.to_string_lossy().into_owned(),
         sha256: model.sha256(),
         types,
         threads,
+        elsewhere,
         outcome,
     })
 }

@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod built;
+pub mod elsewhere;
 pub mod failure;
 pub mod files;
 pub mod llama;

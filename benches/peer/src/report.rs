@@ -45,6 +45,8 @@ pub struct Row {
     pub types: Vec<(String, f64)>,
     /// Threads of both sides.
     pub threads: usize,
+    /// Share of the processors that other programs took meanwhile, where the system tells.
+    pub elsewhere: Option<f64>,
     /// What came out.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -107,6 +109,10 @@ impl Report {
                 writeln!(out, "- {model}, {threads}, {}", cell(&told(answers)))?;
             }
         }
+        writeln!(out, "\n## Neighbours\n")?;
+        for row in &self.rows {
+            writeln!(out, "- {}, {}: {}", cell(&row.model), threads(row), neighbours(row))?;
+        }
         writeln!(out, "\n## Files\n")?;
         let mut seen: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -141,6 +147,7 @@ impl Row {
         for answers in &self.outcome.answers {
             writeln!(out, "  {:<15} {}", "answers", visible(&told(answers)))?;
         }
+        writeln!(out, "  {:<15} {}", "neighbours", neighbours(self))?;
         if let Some(fault) = &self.outcome.fault {
             writeln!(out, "  ANSWERS DIFFER, not comparable: {}", visible(fault))?;
         }
@@ -251,6 +258,14 @@ fn told(answers: &Answers) -> String {
         ),
     };
     text
+}
+
+fn neighbours(row: &Row) -> String {
+    let share = row.elsewhere.map(|share| format!("{:.0} %", 100.0 * share));
+    format!(
+        "other programs took {} of the processors",
+        share.as_deref().unwrap_or("an unknown share")
+    )
 }
 
 fn threads(row: &Row) -> String {

@@ -134,6 +134,7 @@ fn report(outcome: Outcome) -> Report {
             sha256: "ab".repeat(32),
             types: vec![("Q4_K".to_owned(), 0.75), ("Q6_K".to_owned(), 0.25)],
             threads: 2,
+            elsewhere: Some(0.07),
             outcome,
         }],
     }
