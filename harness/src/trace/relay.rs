@@ -1,7 +1,7 @@
 //! A tracer at work beside the run that it tells of.
 //!
-//! Telling takes a core, and threads that share a core with the run's own hold all of them up. So steps are collected, as
-//! many as a little memory holds, and then told in one go; most runs of small models are told when they are over.
+//! Waking a thread for every token of a small model would cost more than the token, so steps are collected, as many as the
+//! caches hold, and told in one go. Their room comes back: fresh memory would cost more than what is written into it.
 
 use std::io;
 use std::mem;
@@ -10,8 +10,8 @@ use std::thread;
 
 use super::{Listener, Step, Tracer};
 
-/// Bytes of steps that are told in one go; there may be twice as many at once: collected, and being told.
-const COLLECTED_BYTES: usize = 48 << 20;
+/// Bytes of steps that are told in one go; there may be three times as many at once: collected, waiting, and being told.
+const COLLECTED_BYTES: usize = 2 << 20;
 
 /// Runs `work`, while `tracer` tells on a thread of its own what the listener of `work` hears.
 ///
@@ -23,7 +23,7 @@ pub fn beside<R>(
 ) -> io::Result<R> {
     let blank = tracer.blank();
     let (told, room) = channel();
-    let (steps, recorded) = sync_channel(0);
+    let (steps, recorded) = sync_channel(1);
     thread::scope(|scope| {
         let teller = thread::Builder::new()
             .name("trace".to_owned())
