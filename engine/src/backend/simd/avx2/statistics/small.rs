@@ -15,6 +15,7 @@ use zerocopy::{Immutable, IntoBytes};
 use super::super::vector::{lanes_f32, load_half, load_i8};
 use super::lanes::{
     Affine, AffineLanes, Symmetric, SymmetricLanes, four_totals, merged, sums_by_half, two_totals,
+    wide_sums_by_half,
 };
 use crate::quant::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
@@ -53,26 +54,31 @@ pub(super) fn q4_1_add(blocks: &[Q4_1; 8], lanes: AffineLanes<32>) -> AffineLane
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> SymmetricLanes {
-    let heads = heads(blocks);
-    let mut two = |i: usize| {
-        // Fifth bits are behind a step: two bytes.
-        let a = fives(&blocks[i].qs, &blocks[i + 4].qs, heads[i], 2);
-        let b = fives(&blocks[i + 1].qs, &blocks[i + 5].qs, heads[i + 1], 2);
-        for quants in [a.0, a.1, b.0, b.1] {
-            lanes = lanes.add_zeros(_mm256_cmpeq_epi8(quants, _mm256_set1_epi8(16)));
-        }
-        two_totals(a, b)
-    };
-    let (first, second) = (two(0), two(2));
-    let (sums, squares) = four_totals(first, second);
-    // Σ (q - 16)² = Σ q² - 32 Σ q + 32 * 16², all of them exact.
-    let squares = _mm256_fnmadd_ps(_mm256_set1_ps(32.0), sums, squares);
-    let [a, b, c, d] = heads;
-    let (first, second) = (_mm256_unpacklo_epi16(a, b), _mm256_unpacklo_epi16(c, d));
+    let nothing = _mm256_setzero_si256();
+    let sixteen = _mm256_set1_epi8(16);
+    let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
+    for i in 0..4 {
+        let (a, b) = (&blocks[i], &blocks[i + 4]);
+        let (low, high) = nibbles(&a.qs, &b.qs);
+        let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
+        // 16 is taken off all quants; a bit that is set would have put it there.
+        let centred = |quants, clear| _mm256_sub_epi8(quants, _mm256_and_si256(clear, sixteen));
+        let (low, high) = (centred(low, low_clear), centred(high, high_clear));
+        let zero = |quants| _mm256_cmpeq_epi8(quants, nothing);
+        lanes = lanes.add_zeros(_mm256_add_epi8(zero(low), zero(high)));
+        sum_parts[i] = _mm256_add_epi8(_mm256_add_epi8(low, high), _mm256_set1_epi8(32));
+        let squared = |quants| {
+            let magnitudes = _mm256_abs_epi8(quants);
+            _mm256_maddubs_epi16(magnitudes, magnitudes)
+        };
+        let squares = _mm256_add_epi16(squared(low), squared(high));
+        square_parts[i] = _mm256_madd_epi16(squares, _mm256_set1_epi16(1));
+    }
+    let sums = _mm256_cvtepi32_ps(sums_by_half(sum_parts));
     lanes.add(Symmetric {
-        steps: _mm256_cvtph_ps(low_quarters(_mm256_unpacklo_epi32(first, second))),
+        steps: widened(blocks, |block| block.d),
         sums: _mm256_sub_ps(sums, _mm256_set1_ps(16.0 * 32.0)),
-        squares: _mm256_add_ps(squares, _mm256_set1_ps(32.0 * 16.0 * 16.0)),
+        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
     })
 }
 
@@ -132,6 +138,22 @@ pub(super) fn pair(a: &[u8; 16], b: &[u8; 16]) -> __m256i {
 pub(super) fn nibbles(a: &[u8; 16], b: &[u8; 16]) -> (__m256i, __m256i) {
     let (bytes, nibble) = (pair(a, b), _mm256_set1_epi8(0x0F));
     (_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble))
+}
+
+/// All bits of the bytes whose bit is clear in `a`, in the lower halves, and in `b`: bits 0 to 15, bits 16 to 31.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn clear_bits(a: u32, b: u32) -> (__m256i, __m256i) {
+    let words =
+        _mm256_blend_epi32::<0xF0>(_mm256_set1_epi32(a as i32), _mm256_set1_epi32(b as i32));
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let low = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
+    let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
+    let clear = |bytes| {
+        let spread = _mm256_shuffle_epi8(words, bytes);
+        _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), _mm256_setzero_si256())
+    };
+    (clear(low), clear(high))
 }
 
 /// Quants of five bits of a block in the lower halves and of another one in the upper. Their fifth bits are in `heads`,
