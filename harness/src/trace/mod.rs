@@ -9,6 +9,7 @@ pub mod history;
 mod lens;
 pub mod moments;
 mod observed;
+mod oddity;
 pub mod options;
 pub mod payload;
 mod product;
@@ -35,16 +36,14 @@ pub use whole::flaws;
 use crate::compare::log_probabilities;
 use history::{Detail, EventType, Iteration, Recorder};
 use lens::Lens;
-use moments::Moments;
+use oddity::oddities;
 use payload::{
-    ANOMALIES_LISTED, Anomaly, Configuration, HeadTrace, KvState, LayerTrace, ModelFacts, Oddity,
-    Run, SCHEMA, SiteTrace, Summary, Tokens,
+    ANOMALIES_LISTED, Anomaly, Configuration, HeadTrace, KvState, LayerTrace, ModelFacts, Run,
+    SCHEMA, SiteTrace, Summary, Tokens,
 };
 use product::Products;
 use step::Seen;
 
-/// Magnitude above which activations have exploded.
-const EXPLOSION: f32 = 1e6;
 /// Values that are told of a site when asked for.
 const VALUES: usize = 8;
 /// The map of the layers.
@@ -472,24 +471,6 @@ impl fmt::Debug for Tracer<'_> {
         let mut shown = f.debug_struct("Tracer");
         shown.field("options", &self.options).field("phase", &self.phase).finish_non_exhaustive()
     }
-}
-
-/// What is odd about the values of a site.
-fn oddities(moments: &Moments, op: Op, site: &str) -> Vec<Anomaly> {
-    let found = moments.statistics();
-    let magnitude = moments.magnitude();
-    let odd = [
-        (Oddity::Nan, found.nan > 0, found.nan as f64),
-        (Oddity::Infinity, found.inf > 0, found.inf as f64),
-        (Oddity::Explosion, magnitude > EXPLOSION, f64::from(magnitude)),
-        // The first position looks at itself alone: there, equal attention is right.
-        (Oddity::Collapse, moments.constant() && op != Op::AttnScores, f64::from(magnitude)),
-    ];
-    let place = || site.to_owned();
-    odd.into_iter()
-        .filter(|(_, is, _)| *is)
-        .map(|(oddity, _, found)| Anomaly { oddity, place: place(), found: Some(found) })
-        .collect()
 }
 
 /// Root mean square at `part` divided by that at `whole`.

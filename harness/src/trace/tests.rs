@@ -8,6 +8,8 @@ use apr_engine::model::{Lm as _, LmOptions, Want};
 use apr_engine::probe::NoProbe;
 use apr_engine::text::prepare_raw;
 
+use super::moments::Moments;
+use super::payload::Oddity;
 use super::*;
 
 fn golden() -> Model {
