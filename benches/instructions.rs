@@ -6,7 +6,7 @@
 //! instructions than its baseline, or that has none; `record` writes the baseline; `--test` runs every kernel
 //! once without valgrind.
 //!
-//! Counts belong to one compiler and one instruction set; both stand in the file, and another compiler is an error.
+//! Counts belong to one compiler, one instruction set and one size; these stand in the file, and others are an error.
 
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
@@ -85,14 +85,17 @@ fn calls() -> Result<Calls, String> {
             calls.push((format!("product/{rows}/{dtype}"), product(kernels, view, rows)));
         }
         let look = move || {
-            black_box(kernels.survey(&[view], 1).ok());
+            let seen = kernels.survey(&[view], 1);
+            let whole = |seen: &[_]| matches!(seen, [Some(_)]);
+            assert!(seen.is_ok_and(|seen| whole(&black_box(seen))), "a survey of whole rows");
         };
         calls.push((format!("survey/{dtype}"), Box::new(look)));
     }
     for dtype in [Dtype::Q8_0, Dtype::Q4K] {
         let x = wave(COLS);
         let round = move || {
-            black_box(kernels.activations(&x, COLS, &[dtype]).ok());
+            let rounded = black_box(kernels.activations(&x, COLS, &[dtype]));
+            assert!(rounded.is_ok(), "a whole row");
         };
         calls.push((format!("rounding/{dtype}"), Box::new(round)));
     }
@@ -155,14 +158,14 @@ fn compiler() -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What the counts are of: others cannot be held against them.
+fn conditions() -> Result<Value, String> {
+    let (compiler, isa) = (compiler()?, ISA.name());
+    Ok(json!({ "compiler": compiler, "isa": isa, "weight_rows": ROWS, "many": MANY, "cols": COLS }))
+}
+
 fn record(counts: &Counts) -> Result<(), String> {
-    let value = json!({
-        "compiler": compiler()?,
-        "isa": ISA.name(),
-        "weight_rows": ROWS,
-        "cols": COLS,
-        "instructions": counts,
-    });
+    let value = json!({ "conditions": conditions()?, "instructions": counts });
     let path = baseline();
     let mut text = serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?;
     text.push('\n');
@@ -179,9 +182,9 @@ fn hold(counts: &Counts) -> Result<bool, String> {
     let text =
         std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let (recorded, now) = (value["compiler"].as_str().unwrap_or_default(), compiler()?);
-    if recorded != now {
-        return Err(format!("the baseline is of {recorded:?}, this is {now:?}: record it anew"));
+    let (recorded, now) = (&value["conditions"], conditions()?);
+    if *recorded != now {
+        return Err(format!("the baseline is of {recorded}, this is {now}: record it anew"));
     }
     let baseline: Counts = serde_json::from_value(value["instructions"].clone())
         .map_err(|error| format!("{}: {error}", path.display()))?;
