@@ -124,6 +124,21 @@ fn only_the_wanted_sites_and_layers_are_told() {
 }
 
 #[test]
+fn statistics_are_of_all_rows_of_a_prompt_and_not_of_the_last_one_alone() {
+    let model = golden();
+    let (_, events, _) = traced(&model, Options::all(model.config()));
+    let mut rows_most = 0;
+    for (_, output) in outputs(&events) {
+        let Payload::Layer(layer) = output else { continue };
+        for SiteTrace { site, shape: [rows, width], statistics, .. } in layer.sites {
+            assert_eq!(statistics.count, (rows * width) as u64, "{site}");
+            rows_most = rows_most.max(rows);
+        }
+    }
+    assert!(rows_most > 1, "a prompt of several tokens");
+}
+
+#[test]
 fn a_history_is_whole_whatever_is_traced_and_in_how_many_passes_the_prompt_is_read() {
     let model = golden();
     for sites in [&[][..], &["ffn_residual".to_owned()], &["logits".to_owned()]] {
