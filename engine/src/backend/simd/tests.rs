@@ -1,11 +1,18 @@
 //! Every kernel of every available instruction set against a naive f64 product.
 
+use std::sync::Arc;
+
 use super::activations::{Activations, Q8, Q8Super};
 use super::kernels::{Isa, Kernels, Strided};
+use super::{Simd, pool};
+use crate::backend::{Attention, Backend, KvRows, KvShape};
 use crate::dtype::Dtype;
 use crate::error::Code;
+use crate::model::config::Activation;
+use crate::model::slots::{Role, Slot};
+use crate::probe::{Op, Site};
 use crate::quant::SUPER;
-use crate::tensor::{Shape, TensorView};
+use crate::tensor::{Bytes, Shape, Tensor, TensorView};
 
 const PACKED: &[Dtype] = &[
     Dtype::Q4_0,
@@ -327,6 +334,49 @@ fn an_output_does_not_depend_on_the_rows_computed_with_it() {
                 check_one_by_one(&kernels, dtype, rows, n, blocks);
             }
         }
+    }
+}
+
+/// A product, an attention and a gate of a single row, all large enough to be shared out.
+#[test]
+fn one_row_has_the_same_bits_on_any_number_of_threads() {
+    let (outputs, inputs, context) = (701, 1024, 700);
+    let words = weights(Dtype::Q8_0, outputs, inputs, 0x3C00);
+    let shape = Shape::new(&[outputs as u64, inputs as u64]).unwrap();
+    let weight = Tensor::new(Dtype::Q8_0, shape, Bytes::new(Arc::new(words))).unwrap();
+    let (site, x) = (Site::model(Op::Logits), activations(1, 40_000));
+    let shape = KvShape { layers: 1, width: 512, capacity: context };
+    let sight = Attention {
+        layer: 0,
+        position: context - 1,
+        rows: 1,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 64,
+        scale: 0.125,
+        causal: true,
+        window: None,
+        cap: None,
+    };
+    let least = [outputs * inputs, 2 * 1024 * context, 16 * x.len()].into_iter().min();
+    assert!(least >= Some(pool::WORK_MIN), "nothing would be shared out");
+    let run = |threads| {
+        let simd = Simd::new(None, threads).unwrap();
+        let (mut product, mut mixed, mut gate) = (vec![0.0; outputs], vec![0.0; 1024], x.clone());
+        let weight = simd.upload(Slot::model(Role::Head), &weight).unwrap();
+        simd.matmul(site, &mut product, &weight, &x[..inputs].to_vec(), 1).unwrap();
+        let mut kv = simd.kv_alloc(shape).unwrap();
+        let rows = KvRows { layer: 0, position: 0, rows: context };
+        let keys = activations(context, shape.width);
+        simd.kv_append(&mut kv, &keys, &keys, rows).unwrap();
+        simd.attention(site, &mut mixed, &x[..1024].to_vec(), &kv, &sight, None).unwrap();
+        simd.act_mul(site, &mut gate, &x, Activation::Silu, x.len()).unwrap();
+        [product, mixed, gate]
+            .map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let one = run(1);
+    for threads in [2, 3, 5] {
+        assert!(run(threads) == one, "{threads} threads");
     }
 }
 
