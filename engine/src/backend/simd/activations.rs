@@ -120,6 +120,30 @@ pub(super) struct Q8SuperRow<'a> {
     pub(super) sums: &'a [[i16; SUPER / 16]],
 }
 
+impl Q8Row<'_> {
+    /// The first `blocks` blocks.
+    #[inline]
+    pub(super) fn first(&self, blocks: usize) -> Self {
+        Self {
+            quants: &self.quants[..blocks],
+            scales: &self.scales[..blocks],
+            sums: &self.sums[..blocks],
+        }
+    }
+}
+
+impl Q8SuperRow<'_> {
+    /// The first `blocks` blocks.
+    #[inline]
+    pub(super) fn first(&self, blocks: usize) -> Self {
+        Self {
+            quants: &self.quants[..blocks],
+            scales: &self.scales[..blocks],
+            sums: &self.sums[..blocks],
+        }
+    }
+}
+
 impl Q8 {
     /// Row `row`.
     #[inline]

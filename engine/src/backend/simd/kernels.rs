@@ -8,9 +8,9 @@ use std::fmt;
 use std::ops::Range;
 
 use super::activations::{Activations, Arranged, Form, Q8, Q8Super};
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
 use crate::quant::{SUPER, Statistics};
@@ -23,17 +23,20 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 (F, BW, VL) and its VNNI.
+    Avx512Vnni,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: &'static [Self] = &[Self::Portable, Self::Avx2];
+    pub const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512Vnni];
 
     /// The name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::Avx512Vnni => "avx512-vnni",
         }
     }
 
@@ -52,8 +55,16 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => false,
+            Self::Avx2 | Self::Avx512Vnni => false,
         }
     }
 }
@@ -172,8 +183,10 @@ impl Kernels {
             Isa::Portable => portable::KERNELS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512::KERNELS,
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 => return Err(Error::new(Code::IsaUnavailable).found(isa)),
+            Isa::Avx2 | Isa::Avx512Vnni => return Err(Error::new(Code::IsaUnavailable).found(isa)),
         })
     }
 

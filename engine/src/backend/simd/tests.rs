@@ -14,7 +14,7 @@ use crate::probe::{Op, Site};
 use crate::quant::SUPER;
 use crate::tensor::{Bytes, Shape, Tensor, TensorView};
 
-const PACKED: &[Dtype] = &[
+pub(super) const PACKED: &[Dtype] = &[
     Dtype::Q4_0,
     Dtype::Q4_1,
     Dtype::Q5_0,
@@ -70,7 +70,7 @@ pub(super) fn weights(dtype: Dtype, rows: usize, cols: usize, scale_bits: u16) -
     bytes
 }
 
-fn activations(rows: usize, cols: usize) -> Vec<f32> {
+pub(super) fn activations(rows: usize, cols: usize) -> Vec<f32> {
     let mut words = Words(0x5EED + cols as u64);
     (0..rows * cols).map(|_| words.float() * 3.0).collect()
 }

@@ -15,39 +15,38 @@ use super::super::activations::{Q8, Q8Row};
 use super::vector::{four_bytes, load_f32, load_u8, store_f32, store_u8, turn_dwords};
 
 /// Weight rows of a panel: two vectors of lanes.
-pub(super) const ROWS: usize = 16;
+pub(in super::super) const ROWS: usize = 16;
 /// Fewer activation rows than this are multiplied one by one.
-pub(super) const MANY: usize = 3;
+pub(in super::super) const MANY: usize = 3;
 
 /// What a panel yields for one token, in a frame that is then aligned for all of its vectors.
 #[repr(align(32))]
-pub(super) struct Column([[f32; 8]; 2]);
+struct Column([[f32; 8]; 2]);
 
-impl Column {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn new([first, second]: [__m256; 2]) -> Self {
-        let mut column = Self([[0.0; 8]; 2]);
-        store_f32(first, &mut column.0[0]);
-        store_f32(second, &mut column.0[1]);
-        column
+/// Stores what a panel yields for one token; as many values as `out` has.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn store_column([first, second]: [__m256; 2], out: &mut [f32]) {
+    if let ([low, high], []) = out.as_chunks_mut::<8>() {
+        store_f32(first, low);
+        store_f32(second, high);
+        return;
     }
-
-    /// As many values as `out` has.
-    pub(super) fn copy_to(&self, out: &mut [f32]) {
-        out.copy_from_slice(&self.0.as_flattened()[..out.len()]);
-    }
+    let mut column = Column([[0.0; 8]; 2]);
+    store_f32(first, &mut column.0[0]);
+    store_f32(second, &mut column.0[1]);
+    out.copy_from_slice(&column.0.as_flattened()[..out.len()]);
 }
 
 /// One block of each row of a panel.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct BlockTile {
+pub(in super::super) struct BlockTile {
     /// `[quarter of eight values][half of the rows]` of 8 rows by 4 values, once turned; before that, the
     /// 32 values of row r at `[r % 8][r / 8]`.
-    quants: [[[u8; 32]; 2]; 8],
-    scales: [[f32; 8]; 2],
-    offsets: [[f32; 8]; 2],
+    pub(in super::super) quants: [[[u8; 32]; 2]; 8],
+    pub(in super::super) scales: [[f32; 8]; 2],
+    pub(in super::super) offsets: [[f32; 8]; 2],
 }
 
 impl BlockTile {
@@ -57,7 +56,7 @@ impl BlockTile {
     /// Sets the block of row `row`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn put(&mut self, row: usize, quants: __m256i, scale: f32, offset: f32) {
+    pub(in super::super) fn put(&mut self, row: usize, quants: __m256i, scale: f32, offset: f32) {
         let (lane, half) = (row % 8, row / 8 % 2);
         store_u8(quants, &mut self.quants[lane][half]);
         self.scales[half][lane] = scale;
@@ -66,19 +65,19 @@ impl BlockTile {
 }
 
 /// Sixteen weight rows, unpacked.
-pub(super) struct BlockPanel {
-    pub(super) tiles: Vec<BlockTile>,
+pub(in super::super) struct BlockPanel {
+    pub(in super::super) tiles: Vec<BlockTile>,
 }
 
 impl BlockPanel {
     /// A panel of rows of `blocks`, all zeros.
-    pub(super) fn new(blocks: usize) -> Self {
+    pub(in super::super) fn new(blocks: usize) -> Self {
         Self { tiles: vec![BlockTile::ZERO; blocks] }
     }
 
     /// Turns what lies by row into what lies by lane, when every row has been put.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn turn(&mut self) {
+    pub(in super::super) fn turn(&mut self) {
         for tile in &mut self.tiles {
             for half in 0..2 {
                 let mut rows = [_mm256_setzero_si256(); 8];
@@ -97,7 +96,7 @@ impl BlockPanel {
     /// Parameters as those of [`some_tokens`].
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn multiply<
+    pub(in super::super) fn multiply<
         const SIGNED: bool,
         const DEPTH: usize,
         const SHIFT: i32,
@@ -118,7 +117,7 @@ impl BlockPanel {
             let x = array::from_fn(|t| acts.row((group * N + t).min(last)));
             let sums = some_tokens::<SIGNED, DEPTH, SHIFT, OFFSETS, N>(&self.tiles, &x);
             for (sums, out) in sums.into_iter().zip(out.chunks_exact_mut(width)) {
-                Column::new(sums).copy_to(&mut out[first..first + count]);
+                store_column(sums, &mut out[first..first + count]);
             }
         }
     }
@@ -139,6 +138,8 @@ fn some_tokens<
     tiles: &[BlockTile],
     x: &[Q8Row<'_>; N],
 ) -> [[__m256; 2]; N] {
+    // Known to be as long as the panel, they are looked up without checks, behind which products would wait in memory.
+    let x: &[_; N] = &array::from_fn(|t| x[t].first(tiles.len()));
     let mut chains = [[[_mm256_setzero_ps(); 2]; N]; 4];
     for (b, tile) in tiles.iter().enumerate() {
         let mut quants = [&x[0].quants[b]; N];

@@ -34,16 +34,17 @@ fn signed_fours(quants: __m256i, x: __m256i) -> __m256i {
 /// Low nibbles in the lower half, high nibbles in the upper.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn nibbles(bytes: &[u8; 16]) -> __m256i {
-    let bytes = load_half(bytes);
-    let both = _mm256_set_m128i(_mm_srli_epi16::<4>(bytes), bytes);
-    _mm256_and_si256(both, _mm256_set1_epi8(0x0F))
+pub(in super::super) fn nibbles(bytes: &[u8; 16]) -> __m256i {
+    // Shifts lane by lane, so that the load does both halves at once.
+    let both = _mm256_broadcastsi128_si256(load_half(bytes));
+    let shifted = _mm256_srlv_epi64(both, _mm256_setr_epi64x(0, 0, 4, 4));
+    _mm256_and_si256(shifted, _mm256_set1_epi8(0x0F))
 }
 
 /// 16 in byte i where bit i is set.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn fifth_bits(bits: u32) -> __m256i {
+pub(in super::super) fn fifth_bits(bits: u32) -> __m256i {
     let bytes =
         _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
@@ -53,21 +54,24 @@ pub(super) fn fifth_bits(bits: u32) -> __m256i {
 }
 
 /// Four blocks of a row against four of the activations, as integers that are still apart.
-struct Four<'a> {
+pub(in super::super) struct Four<'a> {
     /// Partial sums of products, by block.
-    dots: [__m256i; 4],
-    d: [U16; 4],
+    pub(in super::super) dots: [__m256i; 4],
+    pub(in super::super) d: [U16; 4],
     /// Offsets of the blocks, in types that store them.
-    m: [U16; 4],
-    x_scales: &'a [f32; 4],
-    x_sums: &'a [i32; 4],
+    pub(in super::super) m: [U16; 4],
+    pub(in super::super) x_scales: &'a [f32; 4],
+    pub(in super::super) x_sums: &'a [i32; 4],
 }
 
 impl Four<'_> {
     /// Adds each block to the chain of its own. `2^SHIFT` is taken away from each quant, unless it is 1.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn add<const SHIFT: i32, const OFFSETS: bool>(self, chains: __m128) -> __m128 {
+    pub(in super::super) fn add<const SHIFT: i32, const OFFSETS: bool>(
+        self,
+        chains: __m128,
+    ) -> __m128 {
         let mut dots = sums_of_four(self.dots);
         let (x_scales, x_sums) = (load_four(self.x_scales), load_i32(self.x_sums));
         if SHIFT > 0 {
@@ -83,17 +87,17 @@ impl Four<'_> {
     }
 }
 
-/// The functions over rows of one type of block. `$quants` are its bytes, each with `2^$shift` too much,
-/// and `$dots` multiplies them; `$depth` of their products by four make sixteen bits without overflow;
-/// `$m` is the offset, where `$offsets` says that there is one; `$tokens` are multiplied at once.
+/// The functions over rows of one type of block, with `$features`. `$quants` are its bytes, each with `2^$shift` too
+/// much, and `$dots` multiplies them; `$m` is the offset, where `$offsets` says that there is one; `$multiply` takes a panel
+/// of them.
 macro_rules! block_product {
     (
-        $product:ident, $row:ident, $block:ty, $quants:path, $dots:path, $m:expr,
-        <$signed:literal, $depth:literal, $shift:literal, $offsets:literal, $tokens:literal>
+        $features:literal, $product:ident, $row:ident, $block:ty, $quants:path, $dots:path, $m:expr,
+        $multiply:expr, <$shift:literal, $offsets:literal>
     ) => {
         /// One weight row by one activation row.
         #[inline]
-        #[target_feature(enable = "avx2,fma,f16c")]
+        #[target_feature(enable = $features)]
         fn $row(blocks: &[$block], x: Q8Row<'_>) -> f32 {
             let (fours, rest) = blocks.as_chunks::<4>();
             let (quants, quants_rest) = x.quants.as_chunks::<4>();
@@ -129,8 +133,8 @@ macro_rules! block_product {
             sum_four(last.add::<$shift, $offsets>(chains))
         }
 
-        #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $product(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
+        #[target_feature(enable = $features)]
+        pub(in super::super) fn $product(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
             let stride = acts.blocks * size_of::<$block>();
             let width = bytes.len() / stride;
             if acts.rows() < MANY {
@@ -151,33 +155,33 @@ macro_rules! block_product {
                     }
                 }
                 panel.turn();
-                panel.multiply::<$signed, $depth, $shift, $offsets, $tokens>(
-                    acts, out, width, index,
-                );
+                $multiply(&panel, acts, out, width, index);
             }
         }
     };
 }
 
+pub(in super::super) use block_product;
+
 block_product!(
-    q4_0_product, q4_0_row, Q4_0, q4_0_quants, fours, |_: &Q4_0| U16::ZERO,
-    <false, 8, 3, false, 4>
+    "avx2,fma,f16c", q4_0_product, q4_0_row, Q4_0, q4_0_quants, fours, |_: &Q4_0| U16::ZERO,
+    BlockPanel::multiply::<false, 8, 3, false, 4>, <3, false>
 );
 block_product!(
-    q4_1_product, q4_1_row, Q4_1, q4_1_quants, fours, |block: &Q4_1| block.m,
-    <false, 8, 0, true, 4>
+    "avx2,fma,f16c", q4_1_product, q4_1_row, Q4_1, q4_1_quants, fours, |block: &Q4_1| block.m,
+    BlockPanel::multiply::<false, 8, 0, true, 4>, <0, true>
 );
 block_product!(
-    q5_0_product, q5_0_row, Q5_0, q5_0_quants, fours, |_: &Q5_0| U16::ZERO,
-    <false, 4, 4, false, 3>
+    "avx2,fma,f16c", q5_0_product, q5_0_row, Q5_0, q5_0_quants, fours, |_: &Q5_0| U16::ZERO,
+    BlockPanel::multiply::<false, 4, 4, false, 3>, <4, false>
 );
 block_product!(
-    q5_1_product, q5_1_row, Q5_1, q5_1_quants, fours, |block: &Q5_1| block.m,
-    <false, 4, 0, true, 3>
+    "avx2,fma,f16c", q5_1_product, q5_1_row, Q5_1, q5_1_quants, fours, |block: &Q5_1| block.m,
+    BlockPanel::multiply::<false, 4, 0, true, 3>, <0, true>
 );
 block_product!(
-    q8_0_product, q8_0_row, Q8_0, q8_0_quants, signed_fours, |_: &Q8_0| U16::ZERO,
-    <true, 1, 0, false, 4>
+    "avx2,fma,f16c", q8_0_product, q8_0_row, Q8_0, q8_0_quants, signed_fours, |_: &Q8_0| U16::ZERO,
+    BlockPanel::multiply::<true, 1, 0, false, 4>, <0, false>
 );
 
 #[inline]

@@ -11,16 +11,16 @@
 #![expect(unsafe_code, reason = "a kernel may run only where its CPU features were detected")]
 
 mod attention;
-mod block_panel;
-mod blocks;
+pub(super) mod block_panel;
+pub(super) mod blocks;
 mod exponential;
-mod plain;
-mod plain_panel;
+pub(super) mod plain;
+pub(super) mod plain_panel;
 mod rounding;
 mod statistics;
-mod super_panel;
-mod supers;
-mod vector;
+pub(super) mod super_panel;
+pub(super) mod supers;
+pub(super) mod vector;
 
 use super::kernels::{Isa, Kernels};
 

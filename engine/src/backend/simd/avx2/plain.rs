@@ -16,12 +16,12 @@ use super::vector::{load_bf16, load_f16, load_f32, load_raw_f32, prefetch, store
 use crate::quant::widen;
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(in super::super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     plain_dot(a, b, |chunk| load_f32(chunk), |&value| value)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
+pub(in super::super) fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
     let factor = _mm256_set1_ps(scale);
     let ((x, x_rest), (out, out_rest)) = (x.as_chunks::<8>(), out.as_chunks_mut::<8>());
     for (x, out) in x.iter().zip(out) {
@@ -92,23 +92,17 @@ fn widen_row<T>(
     }
 }
 
-/// One function over rows of plain numbers.
-macro_rules! plain_product {
-    ($name:ident, $bytes:literal, $load:expr, $single:expr) => {
+/// What depends on how plain numbers are stored: products one by one, and a panel of rows.
+macro_rules! plain_numbers {
+    ($rows:ident, $panel:ident, $bytes:literal, $load:expr, $single:expr) => {
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $name(bytes: &[u8], stride: usize, x: Columns<'_>, out: &mut [f32]) {
+        pub(in super::super) fn $rows(
+            bytes: &[u8],
+            stride: usize,
+            x: Columns<'_>,
+            out: &mut [f32],
+        ) {
             let width = bytes.len() / stride;
-            if let Some(arranged) = x.arranged {
-                for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
-                    let mut panel = Arranged::new(rows.len() / stride, x.cols);
-                    for (row, values) in rows.chunks_exact(stride).enumerate() {
-                        let values = values.as_chunks::<$bytes>().0;
-                        widen_row(values, &mut panel, row, $load, $single);
-                    }
-                    plain_panel::multiply(&panel, arranged, out, width, index * ROWS);
-                }
-                return;
-            }
             for (w, row) in bytes.chunks_exact(stride).enumerate() {
                 let row = row.as_chunks::<$bytes>().0;
                 for (out, x) in out.chunks_exact_mut(width).zip(x.values.chunks_exact(x.cols)) {
@@ -116,11 +110,47 @@ macro_rules! plain_product {
                 }
             }
         }
+
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(in super::super) fn $panel(rows: &[u8], stride: usize, cols: usize) -> Arranged {
+            let mut panel = Arranged::new(rows.len() / stride, cols);
+            for (row, values) in rows.chunks_exact(stride).enumerate() {
+                widen_row(values.as_chunks::<$bytes>().0, &mut panel, row, $load, $single);
+            }
+            panel
+        }
     };
 }
 
-plain_product!(f32_product, 4, |raw| load_raw_f32(raw), |&raw| f32::from_le_bytes(raw));
-plain_product!(f16_product, 2, |raw| load_f16(raw), |&raw| widen(U16::from_bytes(raw)));
-plain_product!(bf16_product, 2, |raw| load_bf16(raw), |&[low, high]| {
+plain_numbers!(f32_rows, f32_panel, 4, |raw| load_raw_f32(raw), |&raw| f32::from_le_bytes(raw));
+plain_numbers!(f16_rows, f16_panel, 2, |raw| load_f16(raw), |&raw| widen(U16::from_bytes(raw)));
+plain_numbers!(bf16_rows, bf16_panel, 2, |raw| load_bf16(raw), |&[low, high]| {
     f32::from_le_bytes([0, 0, low, high])
 });
+
+/// One function over rows of plain numbers, with `$features`; `$multiply` takes a panel of `$together` rows.
+macro_rules! plain_product {
+    ($features:literal, $product:ident, $rows:path, $panel:path, $multiply:path, $together:path) => {
+        #[target_feature(enable = $features)]
+        pub(in super::super) fn $product(
+            bytes: &[u8],
+            stride: usize,
+            x: Columns<'_>,
+            out: &mut [f32],
+        ) {
+            let Some(arranged) = x.arranged else {
+                return $rows(bytes, stride, x, out);
+            };
+            let width = bytes.len() / stride;
+            for (index, rows) in bytes.chunks($together * stride).enumerate() {
+                let panel = $panel(rows, stride, x.cols);
+                $multiply(&panel, arranged, out, width, index * $together);
+            }
+        }
+    };
+}
+pub(in super::super) use plain_product;
+
+plain_product!("avx2,fma,f16c", f32_product, f32_rows, f32_panel, plain_panel::multiply, ROWS);
+plain_product!("avx2,fma,f16c", f16_product, f16_rows, f16_panel, plain_panel::multiply, ROWS);
+plain_product!("avx2,fma,f16c", bf16_product, bf16_rows, bf16_panel, plain_panel::multiply, ROWS);

@@ -14,7 +14,7 @@ use super::super::activations::{Arranged, Eight};
 use super::vector::{lanes_f32, load_f32, sums_of_eight};
 
 /// Weight rows of a panel.
-pub(super) const ROWS: usize = 12;
+pub(in super::super) const ROWS: usize = 12;
 /// Weight rows multiplied at once.
 const TOGETHER: usize = 3;
 /// Activation rows multiplied at once.
@@ -23,7 +23,7 @@ const TOKENS: usize = 4;
 /// `out[n, width]`: columns `first..` of the products of the rows of `panel` with those of `x`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn multiply(
+pub(in super::super) fn multiply(
     panel: &Arranged,
     x: &Arranged,
     out: &mut [f32],
@@ -98,7 +98,7 @@ fn added(
 /// Products of the single values that are left of two rows, summed up.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn singles(a: &[Eight], b: &[Eight], cols: usize) -> f32 {
+pub(in super::super) fn singles(a: &[Eight], b: &[Eight], cols: usize) -> f32 {
     let mut sum = 0.0f32;
     if let (Some(Eight(a)), Some(Eight(b))) = (a.last(), b.last()) {
         for (a, b) in a.iter().zip(b).take(cols % 8) {
@@ -134,9 +134,9 @@ fn accumulate(
     lanes
 }
 
-/// `count` eights from eight `start`; fewer where there are no more.
+/// `count` of the row from `start`; fewer where there are no more.
 #[inline]
-fn part(row: &[Eight], start: usize, count: usize) -> &[Eight] {
+pub(in super::super) fn part<T>(row: &[T], start: usize, count: usize) -> &[T] {
     let row = row.get(start..).unwrap_or_default();
     row.get(..count).unwrap_or(row)
 }

@@ -12,7 +12,7 @@ use std::array;
 use zerocopy::little_endian::U16;
 
 use super::super::activations::{Q8Super, Q8SuperRow};
-use super::block_panel::{Column, ROWS};
+use super::block_panel::{ROWS, store_column};
 use super::vector::{four_bytes, load_f32, load_u8, single, store_u8, turn_dwords, two_words};
 use crate::quant::SUPER;
 
@@ -21,33 +21,33 @@ const TOKENS: usize = 3;
 
 /// A block taken apart: value = d * scale * quant - dmin * minimum, unless the minimum is in units of
 /// `d` too and leaves the sum as an integer.
-pub(super) struct Unpacked {
+pub(in super::super) struct Unpacked {
     /// Unsigned bytes, by chunk of 32 values.
-    pub(super) quants: [__m256i; 8],
+    pub(in super::super) quants: [__m256i; 8],
     /// Words, by sixteen values.
-    pub(super) scales: __m256i,
+    pub(in super::super) scales: __m256i,
     /// Words, by sixteen values.
-    pub(super) minimums: __m256i,
-    pub(super) d: U16,
-    pub(super) dmin: U16,
+    pub(in super::super) minimums: __m256i,
+    pub(in super::super) d: U16,
+    pub(in super::super) dmin: U16,
 }
 
 /// `[8][half of the rows]` of 8 rows by four bytes, once turned; before that, the 32 bytes of row r at
 /// `[r % 8][r / 8]`.
-type Lanes = [[[u8; 32]; 2]; 8];
+pub(in super::super) type Lanes = [[[u8; 32]; 2]; 8];
 
 /// One super-block of each row of a panel.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct SuperTile {
+pub(in super::super) struct SuperTile {
     /// Bytes by chunk of 32 values; four adjacent values in a lane.
-    quants: [Lanes; 8],
-    /// Words by eight times sixteen values; each scale twice in its lane.
-    scales: [Lanes; 2],
+    pub(in super::super) quants: [Lanes; 8],
+    /// Words by eight times sixteen values, each scale twice in its lane; or scales that fill their lanes.
+    pub(in super::super) scales: [Lanes; 2],
     /// Words by 32 values; two adjacent minimums in a lane.
-    minimums: Lanes,
-    d: [[f32; 8]; 2],
-    dmin: [[f32; 8]; 2],
+    pub(in super::super) minimums: Lanes,
+    pub(in super::super) d: [[f32; 8]; 2],
+    pub(in super::super) dmin: [[f32; 8]; 2],
 }
 
 impl SuperTile {
@@ -59,19 +59,32 @@ impl SuperTile {
         dmin: [[0.0; 8]; 2],
     };
 
-    /// Sets the block of row `row`.
+    /// Sets the block of row `row`, each scale twice.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn put(&mut self, row: usize, block: &Unpacked) {
+    pub(in super::super) fn put(&mut self, row: usize, block: &Unpacked) {
+        let low = _mm256_unpacklo_epi16(block.scales, block.scales);
+        let high = _mm256_unpackhi_epi16(block.scales, block.scales);
+        let first = _mm256_permute2x128_si256::<0x20>(low, high);
+        self.put_with(row, block, [first, _mm256_permute2x128_si256::<0x31>(low, high)]);
+    }
+
+    /// Sets the block of row `row`, with `scales` in the form that the product wants.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in super::super) fn put_with(
+        &mut self,
+        row: usize,
+        block: &Unpacked,
+        scales: [__m256i; 2],
+    ) {
         let (lane, half) = (row % 8, row / 8 % 2);
         for (to, quants) in self.quants.iter_mut().zip(block.quants) {
             store_u8(quants, &mut to[lane][half]);
         }
-        let low = _mm256_unpacklo_epi16(block.scales, block.scales);
-        let high = _mm256_unpackhi_epi16(block.scales, block.scales);
-        let [first, second] = &mut self.scales;
-        store_u8(_mm256_permute2x128_si256::<0x20>(low, high), &mut first[lane][half]);
-        store_u8(_mm256_permute2x128_si256::<0x31>(low, high), &mut second[lane][half]);
+        for (to, scales) in self.scales.iter_mut().zip(scales) {
+            store_u8(scales, &mut to[lane][half]);
+        }
         store_u8(block.minimums, &mut self.minimums[lane][half]);
         self.d[half][lane] = single(block.d);
         self.dmin[half][lane] = single(block.dmin);
@@ -79,19 +92,19 @@ impl SuperTile {
 }
 
 /// Sixteen weight rows, unpacked.
-pub(super) struct SuperPanel {
-    pub(super) tiles: Vec<SuperTile>,
+pub(in super::super) struct SuperPanel {
+    pub(in super::super) tiles: Vec<SuperTile>,
 }
 
 impl SuperPanel {
     /// A panel of rows of `blocks`, all zeros.
-    pub(super) fn new(blocks: usize) -> Self {
+    pub(in super::super) fn new(blocks: usize) -> Self {
         Self { tiles: vec![SuperTile::ZERO; blocks] }
     }
 
     /// Turns what lies by row into what lies by lane, when every row has been put.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn turn(&mut self) {
+    pub(in super::super) fn turn(&mut self) {
         for tile in &mut self.tiles {
             for quants in &mut tile.quants {
                 turn_lanes(quants);
@@ -107,7 +120,7 @@ impl SuperPanel {
     /// Parameters as those of [`some_tokens`].
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn multiply<const DEPTH: usize, const MINIMUMS: bool>(
+    pub(in super::super) fn multiply<const DEPTH: usize, const MINIMUMS: bool>(
         &self,
         acts: &Q8Super,
         out: &mut [f32],
@@ -122,7 +135,7 @@ impl SuperPanel {
             let x = array::from_fn(|t| acts.row((group * TOKENS + t).min(last)));
             let sums = some_tokens::<DEPTH, MINIMUMS>(&self.tiles, &x);
             for (sums, out) in sums.into_iter().zip(out.chunks_exact_mut(width)) {
-                Column::new(sums).copy_to(&mut out[first..first + count]);
+                store_column(sums, &mut out[first..first + count]);
             }
         }
     }
@@ -153,6 +166,8 @@ fn some_tokens<const DEPTH: usize, const MINIMUMS: bool>(
     tiles: &[SuperTile],
     x: &[Q8SuperRow<'_>; TOKENS],
 ) -> [[__m256; 2]; TOKENS] {
+    // As long as the panel: see `block_panel`.
+    let x: &[_; TOKENS] = &array::from_fn(|t| x[t].first(tiles.len()));
     let mut dot_sums = [[_mm256_setzero_ps(); 2]; TOKENS];
     let mut minimum_sums = dot_sums;
     for (b, tile) in tiles.iter().enumerate() {

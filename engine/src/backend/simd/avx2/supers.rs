@@ -11,21 +11,21 @@ use zerocopy::little_endian::U16;
 
 use super::super::activations::{Q8Super, Q8SuperRow};
 use super::block_panel::{MANY, ROWS};
-use super::super_panel::{SuperPanel, Unpacked};
+use super::super_panel::{SuperPanel, SuperTile, Unpacked};
 use super::vector::{four_halves, load_half, load_i8, load_i16, load_u8, prefetch};
 use crate::quant::{self, Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, k_scales};
 
-/// The functions over rows of one type of super-block. `$step` adds one block to the sums of a row,
-/// `$unpack` takes one apart; `$depth` fours of products make sixteen bits without overflow; `$minimums`
-/// says whether there are minimums with a step of their own.
+/// The functions over rows of one type of super-block, with `$features`. `$step` adds one block to the sums of a row,
+/// `$unpack` takes one apart, `$put` puts it into a panel and `$multiply` takes that; `$minimums` says whether there are
+/// minimums with a step of their own.
 macro_rules! super_product {
     (
-        $product:ident, $row:ident, $block:ty, $step:path, $unpack:path,
-        <$depth:literal, $minimums:literal>
+        $features:literal, $product:ident, $row:ident, $block:ty, $step:path, $unpack:path,
+        $put:expr, $multiply:expr, $minimums:literal
     ) => {
         /// One weight row by one activation row.
         #[inline]
-        #[target_feature(enable = "avx2,fma,f16c")]
+        #[target_feature(enable = $features)]
         fn $row(blocks: &[$block], x: Q8SuperRow<'_>) -> f32 {
             let Q8SuperRow { quants, scales, sums } = x;
             let mut total = Sums::zero();
@@ -36,8 +36,8 @@ macro_rules! super_product {
             total.finish::<$minimums>()
         }
 
-        #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $product(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
+        #[target_feature(enable = $features)]
+        pub(in super::super) fn $product(bytes: &[u8], acts: &Q8Super, out: &mut [f32]) {
             let stride = acts.blocks * size_of::<$block>();
             let width = bytes.len() / stride;
             if acts.rows() < MANY {
@@ -54,44 +54,102 @@ macro_rules! super_product {
                     let blocks: &[$block] = quant::blocks(row);
                     for (tile, block) in panel.tiles.iter_mut().zip(blocks) {
                         prefetch(block);
-                        tile.put(r, &$unpack(block));
+                        $put(tile, r, &$unpack(block));
                     }
                 }
                 panel.turn();
-                panel.multiply::<$depth, $minimums>(acts, out, width, index);
+                $multiply(&panel, acts, out, width, index);
             }
         }
     };
 }
 
-super_product!(q2_k_product, q2_k_row, Q2K, q2_k_step, q2_k_unpack, <4, true>);
-super_product!(q3_k_product, q3_k_row, Q3K, q3_k_step, q3_k_unpack, <4, false>);
-super_product!(q4_k_product, q4_k_row, Q4K, q4_k_step, q4_k_unpack, <8, true>);
-super_product!(q5_k_product, q5_k_row, Q5K, q5_k_step, q5_k_unpack, <4, true>);
-super_product!(q6_k_product, q6_k_row, Q6K, q6_k_step, q6_k_unpack, <2, false>);
+pub(in super::super) use super_product;
+
+super_product!(
+    "avx2,fma,f16c",
+    q2_k_product,
+    q2_k_row,
+    Q2K,
+    q2_k_step,
+    q2_k_unpack,
+    SuperTile::put,
+    SuperPanel::multiply::<4, true>,
+    true
+);
+super_product!(
+    "avx2,fma,f16c",
+    q3_k_product,
+    q3_k_row,
+    Q3K,
+    q3_k_step,
+    q3_k_unpack,
+    SuperTile::put,
+    SuperPanel::multiply::<4, false>,
+    false
+);
+super_product!(
+    "avx2,fma,f16c",
+    q4_k_product,
+    q4_k_row,
+    Q4K,
+    q4_k_step,
+    q4_k_unpack,
+    SuperTile::put,
+    SuperPanel::multiply::<8, true>,
+    true
+);
+super_product!(
+    "avx2,fma,f16c",
+    q5_k_product,
+    q5_k_row,
+    Q5K,
+    q5_k_step,
+    q5_k_unpack,
+    SuperTile::put,
+    SuperPanel::multiply::<4, true>,
+    true
+);
+super_product!(
+    "avx2,fma,f16c",
+    q6_k_product,
+    q6_k_row,
+    Q6K,
+    q6_k_step,
+    q6_k_unpack,
+    SuperTile::put,
+    SuperPanel::multiply::<2, false>,
+    false
+);
 
 /// Running sums of a row of super-blocks: scales by quants in lane 0, minimums in lane 1.
 #[derive(Clone, Copy)]
-struct Sums(__m128);
+pub(in super::super) struct Sums(__m128);
 
 impl Sums {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn zero() -> Self {
+    pub(in super::super) fn zero() -> Self {
         Self(_mm_setzero_ps())
     }
 
     /// Adds `d` by `x_scale` by the sum of the integers `dots`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn add(&mut self, dots: __m256i, d: U16, x_scale: f32) {
+    pub(in super::super) fn add(&mut self, dots: __m256i, d: U16, x_scale: f32) {
         self.add_both(dots, _mm_setzero_si128(), [d, U16::ZERO], x_scale);
     }
 
     /// Adds the steps `d` and `dmin` by `x_scale` by the sums of the integers `dots` and `minimums`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn add_both(&mut self, dots: __m256i, minimums: __m128i, [d, dmin]: [U16; 2], x_scale: f32) {
+    pub(in super::super) fn add_both(
+        &mut self,
+        dots: __m256i,
+        minimums: __m128i,
+        [d, dmin]: [U16; 2],
+        x_scale: f32,
+    ) {
         let dots = fold(dots);
         let pairs = _mm_hadd_epi32(dots, minimums);
         let sums = _mm_cvtepi32_ps(_mm_hadd_epi32(pairs, pairs));
@@ -101,7 +159,7 @@ impl Sums {
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn finish<const MINIMUMS: bool>(self) -> f32 {
+    pub(in super::super) fn finish<const MINIMUMS: bool>(self) -> f32 {
         let dots = _mm_cvtss_f32(self.0);
         if MINIMUMS { dots - _mm_cvtss_f32(_mm_movehdup_ps(self.0)) } else { dots }
     }
@@ -118,7 +176,7 @@ fn fold(lanes: __m256i) -> __m128i {
 /// `words` hold.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn two_words<const K: usize>(words: __m256i) -> __m256i {
+pub(in super::super) fn two_words<const K: usize>(words: __m256i) -> __m256i {
     let byte = 4 * K as i16;
     let low = (byte + 1) << 8 | byte;
     let high = (byte + 3) << 8 | (byte + 2);
@@ -129,7 +187,7 @@ pub(super) fn two_words<const K: usize>(words: __m256i) -> __m256i {
 /// Sixteen-bit word j of the words that both halves of `words` hold, everywhere.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn one_word<const J: usize>(words: __m256i) -> __m256i {
+pub(in super::super) fn one_word<const J: usize>(words: __m256i) -> __m256i {
     let byte = 2 * J as i16;
     _mm256_shuffle_epi8(words, _mm256_set1_epi16((byte + 1) << 8 | byte))
 }
@@ -191,7 +249,7 @@ fn weighted(quants: [__m256i; 8], x: &[i8; SUPER], scales: [__m256i; 8]) -> __m2
 /// Minimums of eight sub-blocks times the sums of their activations.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn eight_minimums(minimums: u64, x_sums: __m256i) -> __m128i {
+pub(in super::super) fn eight_minimums(minimums: u64, x_sums: __m256i) -> __m128i {
     let low = _mm256_castsi256_si128(x_sums);
     let sums = _mm_hadd_epi16(low, _mm256_extracti128_si256::<1>(x_sums));
     let minimums = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(minimums as i64));
@@ -209,7 +267,7 @@ fn twice(bytes: u64) -> __m256i {
 /// The quants of a block, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q4_k_quants(block: &Q4K) -> [__m256i; 8] {
+pub(in super::super) fn q4_k_quants(block: &Q4K) -> [__m256i; 8] {
     let mut quants = [_mm256_setzero_si256(); 8];
     for (pair, bytes) in quants.as_chunks_mut::<2>().0.iter_mut().zip(block.qs.as_chunks().0) {
         let bytes = load_u8(bytes);
@@ -228,7 +286,7 @@ fn q4_k_step(total: &mut Sums, block: &Q4K, x: &[i8; SUPER], scale: f32, x_sums:
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_k_unpack(block: &Q4K) -> Unpacked {
+pub(in super::super) fn q4_k_unpack(block: &Q4K) -> Unpacked {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
     Unpacked {
         quants: q4_k_quants(block),
@@ -242,7 +300,7 @@ fn q4_k_unpack(block: &Q4K) -> Unpacked {
 /// The quants of a block, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q5_k_quants(block: &Q5K) -> [__m256i; 8] {
+pub(in super::super) fn q5_k_quants(block: &Q5K) -> [__m256i; 8] {
     let fifths = load_u8(&block.qh);
     // Bit j of each byte, moved to bit 4.
     let mut quants = [
@@ -273,7 +331,7 @@ fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums:
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_k_unpack(block: &Q5K) -> Unpacked {
+pub(in super::super) fn q5_k_unpack(block: &Q5K) -> Unpacked {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
     Unpacked {
         quants: q5_k_quants(block),
@@ -287,7 +345,7 @@ fn q5_k_unpack(block: &Q5K) -> Unpacked {
 /// The quants of a block, from 0 to 63, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q6_k_quants(block: &Q6K) -> [__m256i; 8] {
+pub(in super::super) fn q6_k_quants(block: &Q6K) -> [__m256i; 8] {
     let mut quants = [_mm256_setzero_si256(); 8];
     let (lows, highs) = (block.ql.as_chunks::<32>().0, block.qh.as_chunks::<32>().0);
     for half in 0..2 {
@@ -320,7 +378,7 @@ fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums:
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k_unpack(block: &Q6K) -> Unpacked {
+pub(in super::super) fn q6_k_unpack(block: &Q6K) -> Unpacked {
     let scales = _mm256_cvtepi8_epi16(load_half(&block.scales));
     Unpacked {
         quants: q6_k_quants(block),
@@ -334,7 +392,7 @@ fn q6_k_unpack(block: &Q6K) -> Unpacked {
 /// Pairs of bits of the 64 bytes that `Q2_K` and `Q3_K` share, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
+pub(in super::super) fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
     let mut quants = [_mm256_setzero_si256(); 8];
     for (quants, bytes) in quants.as_chunks_mut::<4>().0.iter_mut().zip(bytes.as_chunks().0) {
         let bytes = load_u8(bytes);
@@ -350,7 +408,13 @@ pub(super) fn bit_pairs(bytes: &[u8; SUPER / 4]) -> [__m256i; 8] {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q2_k_step(total: &mut Sums, block: &Q2K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(in super::super) fn q2_k_step(
+    total: &mut Sums,
+    block: &Q2K,
+    x: &[i8; SUPER],
+    scale: f32,
+    x_sums: __m256i,
+) {
     let (scales, minimums) = q2_k_scales(block);
     let dots = by_sixteen(bit_pairs(&block.qs), x, scales);
     let minimums = fold(_mm256_madd_epi16(minimums, x_sums));
@@ -371,7 +435,7 @@ fn q2_k_scales(block: &Q2K) -> (__m256i, __m256i) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q2_k_unpack(block: &Q2K) -> Unpacked {
+pub(in super::super) fn q2_k_unpack(block: &Q2K) -> Unpacked {
     let (scales, minimums) = q2_k_scales(block);
     let quants = bit_pairs(&block.qs);
     Unpacked { quants, scales, minimums, d: block.d, dmin: block.dmin }
@@ -380,7 +444,7 @@ fn q2_k_unpack(block: &Q2K) -> Unpacked {
 /// The quants of a block, from 0 to 7, by chunk of 32 values.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q3_k_quants(block: &Q3K) -> [__m256i; 8] {
+pub(in super::super) fn q3_k_quants(block: &Q3K) -> [__m256i; 8] {
     let thirds = load_u8(&block.hmask);
     // Bit c of each byte, moved to bit 2.
     let thirds = [
@@ -403,7 +467,13 @@ pub(super) fn q3_k_quants(block: &Q3K) -> [__m256i; 8] {
 /// The offset of -4 leaves the sum as 4 times scales by sums of activations, still in integers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(in super::super) fn q3_k_step(
+    total: &mut Sums,
+    block: &Q3K,
+    x: &[i8; SUPER],
+    scale: f32,
+    x_sums: __m256i,
+) {
     let scales = _mm256_cvtepi8_epi16(load_half(&quant::q3_k::unpack_scales(&block.scales)));
     let offsets = _mm256_slli_epi32::<2>(_mm256_madd_epi16(scales, x_sums));
     let dots = by_sixteen(q3_k_quants(block), x, scales);
@@ -412,7 +482,7 @@ fn q3_k_step(total: &mut Sums, block: &Q3K, x: &[i8; SUPER], scale: f32, x_sums:
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q3_k_unpack(block: &Q3K) -> Unpacked {
+pub(in super::super) fn q3_k_unpack(block: &Q3K) -> Unpacked {
     let scales = _mm256_cvtepi8_epi16(load_half(&quant::q3_k::unpack_scales(&block.scales)));
     Unpacked {
         quants: q3_k_quants(block),

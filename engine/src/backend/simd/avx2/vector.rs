@@ -13,28 +13,28 @@ use zerocopy::little_endian::U16;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_u8(bytes: &[u8; 32]) -> __m256i {
+pub(in super::super) fn load_u8(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_i8(bytes: &[i8; 32]) -> __m256i {
+pub(in super::super) fn load_i8(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_i16(words: &[i16; 16]) -> __m256i {
+pub(in super::super) fn load_i16(words: &[i16; 16]) -> __m256i {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_half<T>(bytes: &[T; 16]) -> __m128i {
+pub(in super::super) fn load_half<T>(bytes: &[T; 16]) -> __m128i {
     const { assert!(size_of::<T>() == 1) };
     // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
@@ -42,7 +42,7 @@ pub(super) fn load_half<T>(bytes: &[T; 16]) -> __m128i {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_f32(values: &[f32; 8]) -> __m256 {
+pub(in super::super) fn load_f32(values: &[f32; 8]) -> __m256 {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
 }
@@ -50,7 +50,7 @@ pub(super) fn load_f32(values: &[f32; 8]) -> __m256 {
 /// Eight stored f32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_raw_f32(raw: &[[u8; 4]; 8]) -> __m256 {
+pub(in super::super) fn load_raw_f32(raw: &[[u8; 4]; 8]) -> __m256 {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_ps(raw.as_ptr().cast()) }
 }
@@ -58,7 +58,7 @@ pub(super) fn load_raw_f32(raw: &[[u8; 4]; 8]) -> __m256 {
 /// Sixteen stored words of two bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_words(raw: &[[u8; 2]; 16]) -> __m256i {
+pub(in super::super) fn load_words(raw: &[[u8; 2]; 16]) -> __m256i {
     // SAFETY: reads the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_loadu_si256(raw.as_ptr().cast()) }
 }
@@ -66,7 +66,7 @@ pub(super) fn load_words(raw: &[[u8; 2]; 16]) -> __m256i {
 /// Eight stored f16, widened.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_f16(raw: &[[u8; 2]; 8]) -> __m256 {
+pub(in super::super) fn load_f16(raw: &[[u8; 2]; 8]) -> __m256 {
     // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(raw.as_ptr().cast()) })
 }
@@ -74,7 +74,7 @@ pub(super) fn load_f16(raw: &[[u8; 2]; 8]) -> __m256 {
 /// Eight stored bf16, widened.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_bf16(raw: &[[u8; 2]; 8]) -> __m256 {
+pub(in super::super) fn load_bf16(raw: &[[u8; 2]; 8]) -> __m256 {
     // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
     let halves = unsafe { _mm_loadu_si128(raw.as_ptr().cast()) };
     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
@@ -82,35 +82,35 @@ pub(super) fn load_bf16(raw: &[[u8; 2]; 8]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store_f32(vector: __m256, values: &mut [f32; 8]) {
+pub(in super::super) fn store_f32(vector: __m256, values: &mut [f32; 8]) {
     // SAFETY: writes the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_storeu_ps(values.as_mut_ptr(), vector) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store_i8(vector: __m256i, bytes: &mut [i8; 32]) {
+pub(in super::super) fn store_i8(vector: __m256i, bytes: &mut [i8; 32]) {
     // SAFETY: writes the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn store_u8(vector: __m256i, bytes: &mut [u8; 32]) {
+pub(in super::super) fn store_u8(vector: __m256i, bytes: &mut [u8; 32]) {
     // SAFETY: writes the 32 bytes of the reference; no alignment is asked for.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_four(values: &[f32; 4]) -> __m128 {
+pub(in super::super) fn load_four(values: &[f32; 4]) -> __m128 {
     // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
     unsafe { _mm_loadu_ps(values.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn load_i32(values: &[i32; 4]) -> __m128i {
+pub(in super::super) fn load_i32(values: &[i32; 4]) -> __m128i {
     // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
     unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
 }
@@ -118,14 +118,14 @@ pub(super) fn load_i32(values: &[i32; 4]) -> __m128i {
 /// Four bytes in every lane of four bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn four_bytes(bytes: [i8; 4]) -> __m256i {
+pub(in super::super) fn four_bytes(bytes: [i8; 4]) -> __m256i {
     _mm256_set1_epi32(i32::from_ne_bytes(bytes.map(|byte| byte as u8)))
 }
 
 /// Two words in every lane of four bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn two_words(words: [i16; 2]) -> __m256i {
+pub(in super::super) fn two_words(words: [i16; 2]) -> __m256i {
     let [low, high] = words.map(|word| i32::from(word as u16));
     _mm256_set1_epi32(high << 16 | low)
 }
@@ -133,7 +133,7 @@ pub(super) fn two_words(words: [i16; 2]) -> __m256i {
 /// The eight lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn lanes_f32(vector: __m256) -> [f32; 8] {
+pub(in super::super) fn lanes_f32(vector: __m256) -> [f32; 8] {
     let mut lanes = [0.0; 8];
     store_f32(vector, &mut lanes);
     lanes
@@ -142,7 +142,7 @@ pub(super) fn lanes_f32(vector: __m256) -> [f32; 8] {
 /// The four lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn lanes_f64(vector: __m256d) -> [f64; 4] {
+pub(in super::super) fn lanes_f64(vector: __m256d) -> [f64; 4] {
     let mut lanes = [0.0; 4];
     // SAFETY: writes the 32 bytes of the array; no alignment is asked for.
     unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), vector) };
@@ -152,7 +152,7 @@ pub(super) fn lanes_f64(vector: __m256d) -> [f64; 4] {
 /// The sixteen words.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn lanes_i16(vector: __m256i) -> [i16; 16] {
+pub(in super::super) fn lanes_i16(vector: __m256i) -> [i16; 16] {
     let mut lanes = [0; 16];
     // SAFETY: writes the 32 bytes of the array; no alignment is asked for.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), vector) };
@@ -162,7 +162,7 @@ pub(super) fn lanes_i16(vector: __m256i) -> [i16; 16] {
 /// The four counts.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn lanes_u64(vector: __m256i) -> [u64; 4] {
+pub(in super::super) fn lanes_u64(vector: __m256i) -> [u64; 4] {
     let mut lanes = [0; 4];
     // SAFETY: writes the 32 bytes of the array; no alignment is asked for.
     unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), vector) };
@@ -172,7 +172,7 @@ pub(super) fn lanes_u64(vector: __m256i) -> [u64; 4] {
 /// Lane l plus lane l + 4, then + 2, then + 1.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sum(lanes: __m256) -> f32 {
+pub(in super::super) fn sum(lanes: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
@@ -181,7 +181,7 @@ pub(super) fn sum(lanes: __m256) -> f32 {
 /// Lane 0 plus lane 2, lane 1 plus lane 3, then both.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sum_four(lanes: __m128) -> f32 {
+pub(in super::super) fn sum_four(lanes: __m128) -> f32 {
     let two = _mm_add_ps(lanes, _mm_movehl_ps(lanes, lanes));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
@@ -189,7 +189,7 @@ pub(super) fn sum_four(lanes: __m128) -> f32 {
 /// The sum of the eight integers of each vector.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sums_of_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
+pub(in super::super) fn sums_of_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
     let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
     _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums))
 }
@@ -197,7 +197,7 @@ pub(super) fn sums_of_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
 /// Turns eight rows of eight words of four bytes: lane i of vector j becomes lane j of vector i.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn turn_dwords(rows: [__m256i; 8]) -> [__m256i; 8] {
+pub(in super::super) fn turn_dwords(rows: [__m256i; 8]) -> [__m256i; 8] {
     let [a, b, c, d, e, f, g, h] = rows;
     let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
     let (ef, gh) = (_mm256_unpacklo_epi32(e, f), _mm256_unpacklo_epi32(g, h));
@@ -227,7 +227,7 @@ pub(super) fn turn_dwords(rows: [__m256i; 8]) -> [__m256i; 8] {
 /// Four stored f16, widened.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn four_halves(halves: [U16; 4]) -> __m128 {
+pub(in super::super) fn four_halves(halves: [U16; 4]) -> __m128 {
     let [a, b, c, d] = halves.map(|half| half.get() as i16);
     _mm_cvtph_ps(_mm_setr_epi16(a, b, c, d, 0, 0, 0, 0))
 }
@@ -235,14 +235,14 @@ pub(super) fn four_halves(halves: [U16; 4]) -> __m128 {
 /// The value of a stored f16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn single(half: U16) -> f32 {
+pub(in super::super) fn single(half: U16) -> f32 {
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(half.get()))))
 }
 
 /// The [`sum`] of each vector.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sums_of_eight(v: [__m256; 8]) -> __m256 {
+pub(in super::super) fn sums_of_eight(v: [__m256; 8]) -> __m256 {
     // Lanes i and i + 4 of vector j, and in the upper half of vector j + 4.
     let mut fours = [_mm256_setzero_ps(); 4];
     for (i, four) in fours.iter_mut().enumerate() {
@@ -270,7 +270,7 @@ fn twos(a: __m256, b: __m256) -> __m256 {
 /// The value of a stored f16 in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn splat(scale: U16) -> __m256 {
+pub(in super::super) fn splat(scale: U16) -> __m256 {
     _mm256_cvtph_ps(_mm_set1_epi16(scale.get() as i16))
 }
 
@@ -278,7 +278,7 @@ pub(super) fn splat(scale: U16) -> __m256 {
 /// follow each other in memory, and the prefetcher of the processor stops at each page.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn prefetch<T>(block: &T) {
+pub(in super::super) fn prefetch<T>(block: &T) {
     let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
     for line in 0..size_of::<T>().div_ceil(64) {
         // A hint: it reads nothing and faults at no address.

@@ -1,0 +1,48 @@
+//! Kernels for x86-64 with AVX-512 (F, BW, VL) and VNNI.
+//!
+//! Integers are summed up exactly and floats in the order of [`super::avx2`], so that every result has the bits that it has
+//! there. What is bound by memory, or done once in a while, is taken from there.
+
+#![expect(unsafe_code, reason = "a kernel may run only where its CPU features were detected")]
+
+mod block_panel;
+mod blocks;
+mod plain;
+mod super_panel;
+mod supers;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+use super::avx2;
+use super::kernels::{Isa, Kernels};
+
+/// A table entry: the call is sound because tables are handed out on machines with the features only.
+macro_rules! entry {
+    ($kernel:path, $($argument:ident),+) => {
+        |$($argument),+| {
+            // SAFETY: `Kernels::for_isa` hands this table out only where AVX-512 F, BW, VL and VNNI were
+            // detected.
+            unsafe { $kernel($($argument),+) }
+        }
+    };
+}
+
+/// The table. Only to be handed out where the features are present.
+pub(super) const KERNELS: Kernels = Kernels {
+    isa: Isa::Avx512Vnni,
+    f32: entry!(plain::f32_product, bytes, stride, x, out),
+    f16: entry!(plain::f16_product, bytes, stride, x, out),
+    bf16: entry!(plain::bf16_product, bytes, stride, x, out),
+    q4_0: entry!(blocks::q4_0_product, bytes, acts, out),
+    q4_1: entry!(blocks::q4_1_product, bytes, acts, out),
+    q5_0: entry!(blocks::q5_0_product, bytes, acts, out),
+    q5_1: entry!(blocks::q5_1_product, bytes, acts, out),
+    q8_0: entry!(blocks::q8_0_product, bytes, acts, out),
+    q2_k: entry!(supers::q2_k_product, bytes, acts, out),
+    q3_k: entry!(supers::q3_k_product, bytes, acts, out),
+    q4_k: entry!(supers::q4_k_product, bytes, acts, out),
+    q5_k: entry!(supers::q5_k_product, bytes, acts, out),
+    q6_k: entry!(supers::q6_k_product, bytes, acts, out),
+    ..avx2::KERNELS
+};
