@@ -5,6 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+cargo test --workspace --lib --locked --no-run
 tests=$(cargo test --workspace --lib --locked --no-run 2>&1 | grep -o 'target/debug/deps/apr_engine-[0-9a-f]*')
 filter=(avx512 simd::tests)
 

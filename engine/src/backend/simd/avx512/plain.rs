@@ -118,14 +118,13 @@ fn accumulate(
     (start, count): (usize, usize),
     mut lanes: Lanes,
 ) -> Lanes {
-    let (w0, w1, w2) = (part(w0, start, count), part(w1, start, count), part(w2, start, count));
+    let w0 = part(w0, start, count);
     let count = w0.len();
+    let (w1, w2) = (&w1[start..][..count], &w2[start..][..count]);
+    // Cut to one length before the loop, they are looked up in it without checks.
     let mut x = tokens;
     for x in &mut x {
-        *x = part(x, start, count);
-    }
-    if x.iter().any(|x| x.len() != count) {
-        return lanes;
+        *x = &part(x, start, count)[..count];
     }
     for (i, ((w0, w1), w2)) in w0.iter().zip(w1).zip(w2).enumerate() {
         let weights = [load_f32(&w0.0), load_f32(&w1.0), load_f32(&w2.0)];
