@@ -178,9 +178,13 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// The same plan with no look beyond `pairs`; the last look is then at `pairs`.
+    /// The same plan up to `pairs`: more looks, each at twice as many as the one before, or fewer, the last at `pairs`.
     #[must_use]
     pub fn at_most(mut self, pairs: usize) -> Self {
+        while let Some(more) = self.looks.last().map(|last| 2 * last).filter(|more| *more <= pairs)
+        {
+            self.looks.push(more);
+        }
         if self.looks.last().is_some_and(|last| *last > pairs) {
             self.looks.retain(|look| *look < pairs);
             self.looks.push(pairs);
@@ -333,12 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn a_smaller_budget_of_pairs_cuts_the_looks() {
+    fn a_budget_of_pairs_makes_the_looks_more_or_fewer() {
         let looks = |pairs| Plan::default().at_most(pairs).looks;
         assert_eq!(looks(60), [15, 30, 60]);
         assert_eq!(looks(40), [15, 30, 40]);
         assert_eq!(looks(8), [8]);
-        assert_eq!(looks(500), [15, 30, 60, 120]);
+        assert_eq!(looks(200), [15, 30, 60, 120]);
+        assert_eq!(looks(500), [15, 30, 60, 120, 240, 480]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const NO_STAGE: &[&str] = &[
     "engine/observed-slow",
     "engine/slow",
     "engine/token-wrapped",
+    "engine/twentieth-slower",
 ];
 
 fn fixtures() -> PathBuf {

@@ -291,6 +291,12 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::Slow,
     ),
     defect(
+        "engine/twentieth-slower",
+        "every pass takes a twentieth longer",
+        &["FI-82"],
+        EngineFault::TwentiethSlower,
+    ),
+    defect(
         "engine/reset-ignored",
         "a reset leaves the cache as it is",
         &["FI-72"],

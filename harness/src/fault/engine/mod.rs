@@ -7,6 +7,8 @@ mod defects;
 pub(super) mod misread;
 mod spoil;
 
+use std::time::Instant;
+
 use apr_engine::backend::Scalar;
 use apr_engine::backend::simd::{Isa, Simd};
 use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Role, Slot, Transformer, Want};
@@ -99,6 +101,8 @@ pub enum EngineFault {
     ChunkForgotten,
     /// Products are computed sixteen times over.
     Slow,
+    /// Every pass takes a twentieth longer.
+    TwentiethSlower,
     /// Every token has the same embedding.
     EmbeddingConstant,
     /// The reported attention probabilities sum to more than one.
@@ -155,6 +159,7 @@ impl EngineFault {
         Some(match self {
             Self::Nothing
             | Self::Slow
+            | Self::TwentiethSlower
             | Self::ObservedSlow
             | Self::ResetIgnored
             | Self::ContextCut
@@ -319,8 +324,14 @@ fn set_up(
             let threads = spec.threads.unwrap_or_else(|| {
                 std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
             });
-            let backend = Faulty::new(Simd::new(isa, threads)?, fault, end).in_layer(layer);
-            Box::new(Transformer::new(config, model.weights(), backend, options)?)
+            let simd = Simd::new(isa, threads)?;
+            // What decorates operations costs time, which is all that this one is about.
+            if fault == EngineFault::TwentiethSlower {
+                Box::new(Transformer::new(config, model.weights(), simd, options)?)
+            } else {
+                let backend = Faulty::new(simd, fault, end).in_layer(layer);
+                Box::new(Transformer::new(config, model.weights(), backend, options)?)
+            }
         }
         other => return Err(Error::new(Code::DeviceUnavailable).found(other)),
     };
@@ -382,6 +393,15 @@ impl Lm for FaultyLm {
             return self.inner.forward(&tokens[tokens.len() - room..], want, probe);
         }
         match (self.fault, tokens) {
+            (EngineFault::TwentiethSlower, _) => {
+                let start = now();
+                let rows = self.inner.forward(tokens, want, probe)?;
+                let end = start.elapsed() * 21 / 20;
+                while start.elapsed() < end {
+                    std::hint::spin_loop();
+                }
+                Ok(rows)
+            }
             (EngineFault::TokenLost, [kept @ .., _]) if !kept.is_empty() => {
                 self.inner.forward(kept, want, probe)
             }
@@ -399,6 +419,11 @@ impl Lm for FaultyLm {
             _ => self.inner.forward(tokens, want, probe),
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a fault in time needs a clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Shows the probe behind it a NaN at the first value of everything it wants.
