@@ -11,6 +11,7 @@
 pub mod cuda;
 pub mod device;
 pub mod host;
+pub mod kv;
 pub mod scalar;
 pub mod simd;
 

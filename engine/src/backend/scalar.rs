@@ -3,7 +3,8 @@
 //! Every other backend is judged against this one, and this one against recordings of independent
 //! implementations. It is never optimised.
 
-use super::host::{HostKv, activate, check_dtype, front, front_mut, vector};
+use super::host::{activate, check_dtype, front, front_mut, vector};
+use super::kv::HostKv;
 use super::{Attention, Backend, KvRows, KvShape, Norm, Rope, too_short};
 use crate::error::{Code, Error, Result};
 use crate::model::config::Activation;

@@ -4,6 +4,8 @@
 
 mod activations;
 mod attention;
+#[cfg(test)]
+mod attention_tests;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -18,7 +20,8 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-use super::host::{HostKv, check_dtype, front, front_mut};
+use super::host::{check_dtype, front, front_mut};
+use super::kv::HostKv;
 use super::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope, too_short};
 use crate::error::{Code, Error, Result};
 use crate::model::config::Activation;
