@@ -104,6 +104,22 @@ pub(crate) struct ModelArg {
     pub(crate) model: PathBuf,
 }
 
+/// How keys and values are kept.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct CacheArgs {
+    /// Type of the cached keys and values: f16 takes half the memory, f32 keeps them as they were computed.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = CacheTypeName::F16)]
+    pub(crate) cache_type: CacheTypeName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheTypeName {
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
+}
+
 /// Where to compute.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DeviceArgs {
@@ -183,6 +199,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    #[command(flatten)]
     pub(crate) trace: TraceArgs,
 }
 
@@ -239,6 +257,8 @@ pub(crate) struct CheckArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// Plant one fault (the stage that it concerns must turn red).
     #[arg(long, value_name = "FAULT")]
     pub(crate) plant: Option<String>,
@@ -252,6 +272,8 @@ pub(crate) struct ScoreArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// Exit with 1 when the format score is below N, or when there is none; N is 90 when not given.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "90", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub(crate) check: Option<u32>,
@@ -429,6 +451,8 @@ pub(crate) struct QaOptions {
     /// A skip of a case with this need is red.
     #[arg(long, value_name = "NEED")]
     pub(crate) require: Vec<String>,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// Folder for the reports.
     #[arg(long, value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,

@@ -1,10 +1,11 @@
-//! From `--backend`, `--isa` and `--threads` to a device.
+//! From `--backend`, `--isa`, `--threads` and `--cache-type` to a device and how a model is set up on it.
 
-use apr_engine::backend::Device;
 use apr_engine::backend::simd::Isa;
+use apr_engine::backend::{CacheType, Device};
+use apr_engine::model::LmOptions;
 use apr_harness::judge::BackendSpec;
 
-use crate::cli::{BackendName, DeviceArgs};
+use crate::cli::{BackendName, CacheArgs, CacheTypeName, DeviceArgs};
 use crate::failure::Failure;
 
 /// The device that the options name; the simd backend when they name none.
@@ -28,6 +29,19 @@ pub(crate) fn choose(args: &DeviceArgs) -> Result<Device, Failure> {
         BackendName::Simd => Device::Simd { isa, threads: args.threads },
         BackendName::Cuda => Device::Cuda(0),
     })
+}
+
+/// How a model is set up with the cache that was asked for.
+pub(crate) fn options(args: CacheArgs) -> LmOptions {
+    LmOptions { cache_type: cache_type(args.cache_type), ..LmOptions::default() }
+}
+
+/// What keys and values are cached as.
+pub(crate) fn cache_type(name: CacheTypeName) -> CacheType {
+    match name {
+        CacheTypeName::F16 => CacheType::F16,
+        CacheTypeName::F32 => CacheType::F32,
+    }
 }
 
 /// The same device as the harness names it.

@@ -138,6 +138,7 @@ codes! {
     IsaUnavailable = "E0902", "the requested instruction set is not available on this machine";
     OutOfMemory = "E0903", "an allocation would exceed the available memory";
     BackendShape = "E0904", "an operation received operands of the wrong size";
+    CacheRange = "E0905", "a key or value is outside the range of the cache type";
 }
 
 /// Where an error was found.

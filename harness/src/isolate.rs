@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::case::{CaseInfo, ModelRef};
 use crate::contract::Gate;
+use crate::contract::check::CacheTypeName;
 use crate::judge::{self, JudgeContext, Planned};
 use crate::score::EXIT_BROKEN;
 use crate::subject::{Call, CommandOutput, run_call};
@@ -48,6 +49,8 @@ pub struct Wire {
     pub work: PathBuf,
     /// Seed of everything random.
     pub seed: u64,
+    /// What keys and values are cached as, where a gate does not say.
+    pub cache_type: CacheTypeName,
     /// Forms that are built on demand: path → recipe and path of the source form.
     pub builds: BTreeMap<PathBuf, (Build, PathBuf)>,
     /// Every judged form, for comparisons between forms.
@@ -65,6 +68,7 @@ impl Wire {
             fixtures: ctx.fixtures.clone(),
             work: ctx.work.clone(),
             seed: ctx.seed,
+            cache_type: CacheTypeName(ctx.cache_type),
             builds: ctx.builds.clone(),
             forms: ctx.forms.clone(),
             plant: ctx.plant.as_ref().map(|plant| plant.id().to_owned()),

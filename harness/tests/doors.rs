@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use apr_engine::backend::Device;
+use apr_engine::backend::{CacheType, Device};
 use apr_engine::model::{LmOptions, Model};
 use apr_harness::case::ModelRef;
 use apr_harness::contract::Catalogue;
@@ -92,7 +92,9 @@ impl Doors {
         let (first, second) = (|| start(&self.whole), || start(&damaged));
         let ids: Vec<u32> = (0..12).map(|at| at * 37 + 11).collect();
         let tokens = Tokens { source: ids.clone(), target: ids };
-        let side = |model, start| Side { name: "side".into(), model, start, exact: false };
+        let cache_type = CacheType::default();
+        let side =
+            |model, start| Side { name: "side".into(), model, start, exact: false, cache_type };
         let found = compare(
             &Source::Model(side(&self.whole, &first)),
             &side(&damaged, &second),

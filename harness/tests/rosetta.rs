@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use apr_engine::backend::Device;
+use apr_engine::backend::{CacheType, Device};
 use apr_engine::model::{Lm, LmOptions, Model};
 use apr_harness::case::ModelRef;
 use apr_harness::contract::Catalogue;
@@ -49,7 +49,8 @@ fn ids(model: &Model) -> Vec<u32> {
 type Start<'a> = &'a dyn Fn() -> apr_engine::Result<Box<dyn Lm>>;
 
 fn side<'a>(name: &str, model: &'a Model, start: Start<'a>, device: &Device) -> Side<'a> {
-    Side { name: name.to_owned(), model, start, exact: *device == Device::Scalar }
+    let (exact, cache_type) = (*device == Device::Scalar, CacheType::default());
+    Side { name: name.to_owned(), model, start, exact, cache_type }
 }
 
 /// `target` on `theirs` against `source` on `ours`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DeviceArgs, ModelArg};
+use super::{CacheArgs, DeviceArgs, ModelArg};
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
@@ -12,6 +12,8 @@ pub(crate) struct BenchArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// Tokens of the long prompt; default: 512, or what fits the context.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) prompt_tokens: Option<u32>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{DeviceArgs, ModelArg};
+use super::{CacheArgs, DeviceArgs, ModelArg};
 
 #[derive(Args, Debug)]
 pub(crate) struct ProfileArgs {
@@ -12,6 +12,8 @@ pub(crate) struct ProfileArgs {
     pub(crate) model: ModelArg,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// What is measured.
     #[arg(long, value_enum, default_value_t = PhaseName::Decode, value_name = "PHASE")]
     pub(crate) phase: PhaseName,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use apr_harness::rosetta::journey::Station;
 
-use super::{BackendName, ConvertArgs, ModelArg};
+use super::{BackendName, CacheTypeName, ConvertArgs, ModelArg};
 
 #[derive(Args, Debug)]
 pub(crate) struct RosettaArgs {
@@ -147,6 +147,9 @@ pub(crate) struct SideDevices {
     /// Instruction set of the source's simd backend.
     #[arg(long, value_name = "ISA")]
     pub(crate) source_isa: Option<String>,
+    /// Type of the source's cached keys and values; default: f16, or f32 with --against-oracle, as what is recorded is.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) source_cache_type: Option<CacheTypeName>,
     /// Backend of the target.
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) target_backend: Option<BackendName>,
@@ -156,4 +159,7 @@ pub(crate) struct SideDevices {
     /// Instruction set of the target's simd backend.
     #[arg(long, value_name = "ISA")]
     pub(crate) target_isa: Option<String>,
+    /// Type of the target's cached keys and values; default: as of the source.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) target_cache_type: Option<CacheTypeName>,
 }

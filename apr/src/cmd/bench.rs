@@ -14,6 +14,7 @@ use apr_harness::report::bench as text;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::CacheTypeName;
 use crate::cli::bench::BenchArgs;
 use crate::device;
 use crate::failure::Failure;
@@ -81,7 +82,8 @@ pub(crate) fn run(
     let device = device::choose(&args.device)?;
     let options = options(args, model.config().context, &device);
     let watch = Watch { clock: &clock(), stopped: &|| interrupt.requested() };
-    let open = |path: &Path| open(path, &device, &options);
+    let how = LmOptions { context: Some(options.positions()), ..device::options(args.cache) };
+    let open = |path: &Path| open(path, &device, how);
     let bench = bench::measure(&|| open(&args.model.model), &options, &watch).map_err(failure)?;
     let peak_memory_bytes = memory::peak();
     let against = match (&args.vs, &args.baseline) {
@@ -161,9 +163,8 @@ fn processors() -> usize {
 }
 
 /// A model on `device`, with a cache that has room for what is measured.
-fn open(path: &Path, device: &Device, options: &Options) -> apr_engine::Result<Opened> {
+fn open(path: &Path, device: &Device, how: LmOptions) -> apr_engine::Result<Opened> {
     let model = Model::load(path)?;
-    let how = LmOptions { context: Some(options.positions()), ..LmOptions::default() };
     let lm = model.lm_on(device, how)?;
     Ok((model, lm))
 }
@@ -227,6 +228,10 @@ fn ask(
         command.args(["--threads", &threads.to_string()]);
     }
     command.args(spec.isa.iter().flat_map(|isa| ["--isa", isa]));
+    // An older build may not know the option, and is judged by its default.
+    if args.cache.cache_type != CacheTypeName::F16 {
+        command.args(["--cache-type", device::cache_type(args.cache.cache_type).name()]);
+    }
     if skipped {
         command.arg("--skip-contract");
     }

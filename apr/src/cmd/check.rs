@@ -74,7 +74,8 @@ pub(crate) fn run(
     let path = std::path::absolute(&args.model.model).unwrap_or_else(|_| args.model.model.clone());
     let form = ModelRef { model: "model".to_owned(), form: "file".to_owned(), path };
     let plan = Plan::of_stages(args.catalogue.root.as_deref(), &form, &backend)?;
-    let ctx = plan.context(args.catalogue.seed, args.plant.as_deref())?;
+    let mut ctx = plan.context(args.catalogue.seed, args.plant.as_deref())?;
+    ctx.cache_type = device::cache_type(args.cache.cache_type);
     let describe = |reports: &[StageReport<'_>], error: Option<String>, exit: u8| CheckOutput {
         path: args.model.model.display().to_string(),
         backend: backend.backend.clone(),

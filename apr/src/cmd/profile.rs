@@ -63,7 +63,7 @@ pub(crate) fn run(
     };
     let options = options(args, model.config().context);
     let device = device::choose(&args.device)?;
-    let how = LmOptions { context: Some(options.positions()), ..LmOptions::default() };
+    let how = LmOptions { context: Some(options.positions()), ..device::options(args.cache) };
     let mut lm = model.lm_on(&device, how)?;
     let watch = Watch { clock: &clock(), stopped: &|| interrupt.requested() };
     let groups = profile::groups().map_err(Failure::broken)?;

@@ -117,7 +117,7 @@ pub(crate) fn run(
         None => Model::load(&args.model.model)?,
     };
     let device = device::choose(&args.device)?;
-    let options = LmOptions { context: args.context, ..LmOptions::default() };
+    let options = LmOptions { context: args.context, ..device::options(args.cache) };
     let mut lm = model.lm_on(&device, options)?;
     let load = took + start.elapsed();
     facts(&model, lm.as_ref(), load, terminal)?;
@@ -193,6 +193,7 @@ fn facts(model: &Model, lm: &dyn Lm, load: Duration, terminal: &Terminal) -> Res
         .fact("heads", format_args!("{} query, {} key-value", config.heads, config.kv_heads))?;
     terminal.fact("vocabulary", config.vocab)?;
     terminal.fact("context", format_args!("{} tokens", lm.context()))?;
+    terminal.fact("cache type", lm.cache_type())?;
     terminal.fact("backend", lm.backend_name())?;
     terminal.fact("load time", format_args!("{:.1} ms", milliseconds(load)))
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use apr_engine::format::Source;
-use apr_engine::model::{LmOptions, Model};
+use apr_engine::model::Model;
 use apr_harness::case::ModelRef;
 use apr_harness::event::Sink;
 use apr_harness::isolate::Isolation;
@@ -57,7 +57,8 @@ pub(crate) fn run(
         .map_err(|message| Failure::usage(format_args!("sheets: {message}")))?;
     let mut plan = Plan::beside_gguf(root, suite, &form, &backend)?;
     plan.keep(|cases| sheets::keep(cases, &asked, format));
-    let ctx = plan.context(args.catalogue.seed, args.plant.as_deref())?;
+    let mut ctx = plan.context(args.catalogue.seed, args.plant.as_deref())?;
+    ctx.cache_type = device::cache_type(args.cache.cache_type);
     let mut options = RunOptions::new(suite, plan.provenance(args.catalogue.seed)?);
     options.stop = interrupt.shared();
     options.isolation = std::env::current_exe()
@@ -99,7 +100,7 @@ fn bricks(
         Ok(model) => model,
         Err(error) => return Ok(BrickScore::none(error.to_string())),
     };
-    let mut lm = match ctx.lm(&model, backend, LmOptions::default()) {
+    let mut lm = match ctx.lm(&model, backend, ctx.options()) {
         Ok(lm) => lm,
         Err(verdict) => return Ok(BrickScore::none(verdict.summary())),
     };

@@ -7,6 +7,7 @@ use apr_engine::format::atomic;
 use apr_engine::generate::Generation;
 use apr_engine::model::{Lm, Model};
 use apr_engine::{Code, Error};
+use apr_harness::contract::check::CacheTypeName;
 use apr_harness::provenance::sha256_parts;
 use apr_harness::trace::payload::Configuration;
 use apr_harness::trace::{Observed, Options, Sink, Tracer, beside};
@@ -90,6 +91,7 @@ impl Traced<'_> {
     fn configuration(&self, lm: &dyn Lm) -> Configuration {
         Configuration {
             backend: lm.backend_name(),
+            cache_type: CacheTypeName(lm.cache_type()),
             context: lm.context(),
             max_tokens: self.args.max_tokens,
             temperature: self.args.temperature,

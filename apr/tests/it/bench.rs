@@ -106,3 +106,14 @@ fn the_text_fits_eighty_columns() {
         assert!(run.out.contains(word), "{word}: {}", run.out);
     }
 }
+
+#[test]
+fn a_cache_in_f16_takes_half_the_bytes_of_one_in_f32() {
+    let [f16, f32] = ["f16", "f32"].map(|cache_type| {
+        let (code, bench) = measured(&["--cache-type", cache_type]);
+        assert_eq!((code, bench["cache_type"].as_str()), (0, Some(cache_type)));
+        bench["cache_bytes"].as_u64().expect("a number")
+    });
+    assert!(f16 > 0 && f32 == 2 * f16, "{f16} and {f32}");
+    assert_eq!(measured(&[]).1["cache_type"], "f16");
+}

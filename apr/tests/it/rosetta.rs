@@ -66,6 +66,17 @@ fn damaged_weights_are_not_blamed_on_the_engine() {
 }
 
 #[test]
+fn a_cache_of_another_type_differs_by_rounding_alone() {
+    let (code, out, last) = compared(&[GOLDEN, GOLDEN, "--source-cache-type", "f32"]);
+    assert_eq!(code, 0, "{out}");
+    assert!(last.starts_with("no divergence beyond rounding"), "{last}");
+    let planted = ["--source-cache-type", "f32", "--plant", "engine/cache-coarse"];
+    let (code, out, last) = compared(&[&[GOLDEN, GOLDEN][..], &planted].concat());
+    assert_eq!(code, 1, "{out}");
+    assert!(last.starts_with("first divergent site: layers.0.attn_"), "{last}");
+}
+
+#[test]
 fn what_others_recorded_is_a_side_too() {
     let oracle = "fixtures/oracle/transformers/golden.safetensors";
     let (code, out, last) = compared(&[GOLDEN, "--against-oracle", oracle]);

@@ -10,7 +10,7 @@ use crate::probe::Site;
 use crate::tensor::Tensor;
 
 /// The first `len` values of an operand.
-pub(crate) fn front(values: &[f32], len: usize, site: Option<Site>) -> Result<&[f32]> {
+pub(crate) fn front<T>(values: &[T], len: usize, site: Option<Site>) -> Result<&[T]> {
     values.get(..len).ok_or_else(|| too_short(site, len, values.len()))
 }
 

@@ -25,6 +25,7 @@ use crate::probe::Site;
 use crate::tensor::Tensor;
 
 pub use device::{Device, DeviceReport, Unavailable};
+pub use kv::CacheType;
 pub use scalar::Scalar;
 pub use simd::Simd;
 
@@ -37,6 +38,14 @@ pub struct KvShape {
     pub width: usize,
     /// Most positions.
     pub capacity: usize,
+    /// What keys and values are stored as.
+    pub cache_type: CacheType,
+}
+
+/// A key-value cache on a device.
+pub trait KvCache: Send + Sync {
+    /// Bytes of the keys and values stored.
+    fn bytes(&self) -> usize;
 }
 
 /// Parameters of a root-mean-square norm: `x / sqrt(mean(x^2) + eps) * gain`.
@@ -150,7 +159,7 @@ pub trait Backend: Send + Sync {
     /// A resident weight in its stored dtype.
     type Weight: Send + Sync;
     /// A key-value cache.
-    type Kv: Send + Sync;
+    type Kv: KvCache;
 
     /// Name for reports, with what distinguishes instances: `scalar`, `simd-avx2`.
     fn name(&self) -> String;
@@ -217,7 +226,10 @@ pub trait Backend: Send + Sync {
     /// Rotates each head of each row of `x` in place.
     fn rope(&self, site: Site, x: &mut Self::Buf, rope: &Rope<'_>) -> Result<()>;
 
-    /// Stores rows of rotated keys and of values.
+    /// Stores rows of rotated keys and of values, rounded to the type of the cache.
+    ///
+    /// # Errors
+    /// [`Code::CacheRange`] for a finite value outside the range of that type.
     fn kv_append(
         &self,
         kv: &mut Self::Kv,

@@ -4,7 +4,7 @@
 //! implementations. It is never optimised.
 
 use super::host::{activate, check_dtype, front, front_mut, vector};
-use super::kv::HostKv;
+use super::kv::{Cached, HostKv, KvLayer};
 use super::{Attention, Backend, KvRows, KvShape, Norm, Rope, too_short};
 use crate::error::{Code, Error, Result};
 use crate::model::config::Activation;
@@ -17,8 +17,8 @@ use crate::tensor::{Tensor, TensorView};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scalar;
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+fn dot<T: Copy + Into<f64>>(a: &[f32], b: &[T]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * b.into()).sum()
 }
 
 /// Probabilities of the scores in place.
@@ -42,6 +42,55 @@ fn matmul(dst: &mut [f32], weight: &TensorView<'_>, x: &[f32]) -> Result<()> {
         weight.dequantize_row(output, &mut row)?;
         for (x, dst) in x.chunks_exact(inputs).zip(dst.chunks_exact_mut(outputs)) {
             dst[output] = dot(x, &row) as f32;
+        }
+    }
+    Ok(())
+}
+
+/// Attention over keys and values of any type.
+fn attend<T: Copy + Into<f64>>(
+    site: Site,
+    dst: &mut [f32],
+    q: &[f32],
+    cached: Cached<'_, T>,
+    a: &Attention,
+    mut scores: Option<&mut Vec<f32>>,
+) -> Result<()> {
+    let (head_dim, width) = (a.head_dim, a.kv_heads * a.head_dim);
+    let len = a.rows * a.heads * head_dim;
+    let q = front(q, len, Some(site))?;
+    let dst = front_mut(dst, len, Some(site))?;
+    let heads = q.chunks_exact(head_dim).zip(dst.chunks_exact_mut(head_dim));
+    for (index, (q, dst)) in heads.enumerate() {
+        let (row, head) = (index / a.heads, index % a.heads);
+        let column = head / (a.heads / a.kv_heads) * head_dim;
+        let visible = a.visible(row);
+        let at = |position: usize| position * width + column..position * width + column + head_dim;
+        let mut weights: Vec<f64> = visible
+            .clone()
+            .map(|position| dot(q, &cached.keys[at(position)]) * f64::from(a.scale))
+            .map(|score| match a.cap.map(f64::from) {
+                Some(cap) => cap * (score / cap).tanh(),
+                None => score,
+            })
+            .collect();
+        softmax(&mut weights);
+        let mut sum = vec![0.0f64; head_dim];
+        for (position, weight) in visible.clone().zip(&weights) {
+            for (sum, &value) in sum.iter_mut().zip(&cached.values[at(position)]) {
+                *sum += weight * value.into();
+            }
+        }
+        for (dst, sum) in dst.iter_mut().zip(&sum) {
+            *dst = *sum as f32;
+        }
+        if let Some(scores) = scores.as_deref_mut() {
+            let scores = front_mut(scores, a.rows * a.heads * a.context(), Some(site))?;
+            let row = &mut scores[index * a.context()..(index + 1) * a.context()];
+            row.fill(0.0);
+            for (score, weight) in row[visible].iter_mut().zip(&weights) {
+                *score = *weight as f32;
+            }
         }
     }
     Ok(())
@@ -176,49 +225,12 @@ impl Backend for Scalar {
         q: &Vec<f32>,
         kv: &HostKv,
         attention: &Attention,
-        mut scores: Option<&mut Vec<f32>>,
+        scores: Option<&mut Vec<f32>>,
     ) -> Result<()> {
-        let a = attention;
-        let (keys, values) = kv.layer(a.layer, a.context())?;
-        let (head_dim, width) = (a.head_dim, a.kv_heads * a.head_dim);
-        let len = a.rows * a.heads * head_dim;
-        let q = front(q, len, Some(site))?;
-        let dst = front_mut(dst, len, Some(site))?;
-        let heads = q.chunks_exact(head_dim).zip(dst.chunks_exact_mut(head_dim));
-        for (index, (q, dst)) in heads.enumerate() {
-            let (row, head) = (index / a.heads, index % a.heads);
-            let column = head / (a.heads / a.kv_heads) * head_dim;
-            let visible = a.visible(row);
-            let at =
-                |position: usize| position * width + column..position * width + column + head_dim;
-            let mut weights: Vec<f64> = visible
-                .clone()
-                .map(|position| dot(q, &keys[at(position)]) * f64::from(a.scale))
-                .map(|score| match a.cap.map(f64::from) {
-                    Some(cap) => cap * (score / cap).tanh(),
-                    None => score,
-                })
-                .collect();
-            softmax(&mut weights);
-            let mut sum = vec![0.0f64; head_dim];
-            for (position, weight) in visible.clone().zip(&weights) {
-                for (sum, value) in sum.iter_mut().zip(&values[at(position)]) {
-                    *sum += weight * f64::from(*value);
-                }
-            }
-            for (dst, sum) in dst.iter_mut().zip(&sum) {
-                *dst = *sum as f32;
-            }
-            if let Some(scores) = scores.as_deref_mut() {
-                let scores = front_mut(scores, a.rows * a.heads * a.context(), Some(site))?;
-                let row = &mut scores[index * a.context()..(index + 1) * a.context()];
-                row.fill(0.0);
-                for (score, weight) in row[visible].iter_mut().zip(&weights) {
-                    *score = *weight as f32;
-                }
-            }
+        match kv.layer(attention.layer, attention.context())? {
+            KvLayer::F16(cached) => attend(site, dst, q, cached, attention, scores),
+            KvLayer::F32(cached) => attend(site, dst, q, cached, attention, scores),
         }
-        Ok(())
     }
 
     fn act_mul(

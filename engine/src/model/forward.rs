@@ -7,7 +7,9 @@ use super::config::Config;
 use super::lm::{Lm, LogitRows, Want};
 use super::rotation::Rotation;
 use super::weights::{Resident, ResidentLayer, Weights};
-use crate::backend::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope};
+use crate::backend::{
+    Attention, Backend, CacheType, KvCache as _, KvRows, KvShape, Norm, Projection, Rope,
+};
 use crate::error::{Code, Error, Place, Result};
 use crate::format::mmap::guard;
 use crate::probe::{NoProbe, Op, Probe, Site, Tap};
@@ -19,11 +21,13 @@ pub struct LmOptions {
     pub context: Option<usize>,
     /// Tokens computed together while a prompt is read; at least 1.
     pub chunk: usize,
+    /// What keys and values are cached as.
+    pub cache_type: CacheType,
 }
 
 impl Default for LmOptions {
     fn default() -> Self {
-        Self { context: None, chunk: 128 }
+        Self { context: None, chunk: 128, cache_type: CacheType::default() }
     }
 }
 
@@ -40,6 +44,7 @@ pub struct Transformer<B: Backend> {
     local_rotation: Option<Rotation>,
     context: usize,
     chunk: usize,
+    cache_type: CacheType,
     position: usize,
     /// The tokens in the cache, `[position]`.
     seen: Vec<u32>,
@@ -57,7 +62,12 @@ impl<B: Backend> Transformer<B> {
     pub fn new(config: &Config, weights: &Weights, backend: B, options: LmOptions) -> Result<Self> {
         let context = options.context.unwrap_or(config.context).clamp(1, config.context);
         let chunk = options.chunk.clamp(1, context);
-        let kv = KvShape { layers: config.layers, width: config.kv_width(), capacity: context };
+        let kv = KvShape {
+            layers: config.layers,
+            width: config.kv_width(),
+            capacity: context,
+            cache_type: options.cache_type,
+        };
         Ok(Self {
             weights: weights.upload(config, &backend)?,
             kv: backend.kv_alloc(kv)?,
@@ -69,6 +79,7 @@ impl<B: Backend> Transformer<B> {
             },
             context,
             chunk,
+            cache_type: options.cache_type,
             position: 0,
             seen: Vec::new(),
             long: false,
@@ -166,6 +177,14 @@ impl<B: Backend> Lm for Transformer<B> {
 
     fn position(&self) -> usize {
         self.position
+    }
+
+    fn cache_type(&self) -> CacheType {
+        self.cache_type
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.kv.bytes()
     }
 
     fn truncate(&mut self, len: usize) {

@@ -1,6 +1,7 @@
 //! What everyone outside the engine sees of a running model: tokens in, logits out.
 
 use super::config::Config;
+use crate::backend::CacheType;
 use crate::error::Result;
 use crate::probe::Probe;
 
@@ -65,6 +66,13 @@ pub trait Lm: Send {
 
     /// Tokens in the cache; the next token stands at this position.
     fn position(&self) -> usize;
+
+    /// What keys and values are cached as.
+    fn cache_type(&self) -> CacheType;
+
+    /// Bytes of the keys and values in memory: twice `layers * kv_width` for each position computed so far, by the bytes of
+    /// the cache type. What is forgotten is overwritten, not given back.
+    fn cache_bytes(&self) -> usize;
 
     /// Forgets the tokens from `len` on; does nothing when there are not as many.
     fn truncate(&mut self, len: usize);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use apr_engine::backend::CacheType;
 use apr_engine::format::Source;
-use apr_engine::model::Model;
+use apr_engine::model::{LmOptions, Model};
 use apr_engine::probe::{Probe, Site, Tap};
 
 /// One carried random model of each family and shape.
@@ -20,6 +21,11 @@ pub(crate) const PYGMIES: [&str; 10] = [
     "gemma2-wide",
     "gemma3",
 ];
+
+/// The recordings are of f32 arithmetic throughout: what a cache in f16 changes of a site, up to 1e-6, would hide what
+/// they can tell.
+pub(crate) const F32_CACHE: LmOptions =
+    LmOptions { context: None, chunk: 128, cache_type: CacheType::F32 };
 
 /// A carried file or directory.
 pub(crate) fn path(relative: &str) -> PathBuf {

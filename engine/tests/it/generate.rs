@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use apr_engine::Code;
 use apr_engine::backend::Device;
 use apr_engine::generate::{Event, FinishReason, GenerateOptions, Generation, Sampling, generate};
-use apr_engine::model::{LmOptions, Model};
+use apr_engine::model::{Lm, LmOptions, Model};
 use apr_engine::text::PreparedTokens;
 use serde_json::Value;
 
-use crate::fixture::{model, path};
+use crate::fixture::{F32_CACHE, model, path};
 
 /// Prompt ids, expected ids, gap between the first and the second logit at each step.
 struct Greedy {
@@ -40,7 +40,16 @@ fn recorded(name: &str, engine: &str) -> Vec<(String, f64, Vec<Greedy>)> {
 }
 
 fn answer(model: &Model, device: &Device, prompt: &[u32], options: &GenerateOptions) -> Generation {
-    let mut lm = model.lm_on(device, LmOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    let lm = model.lm_on(device, LmOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    answer_of(lm, model, prompt, options)
+}
+
+fn answer_of(
+    mut lm: Box<dyn Lm>,
+    model: &Model,
+    prompt: &[u32],
+    options: &GenerateOptions,
+) -> Generation {
     let prompt = PreparedTokens::from_ids(prompt, model.config().vocab).expect("ids");
     let tokenizer = model.tokenizer().unwrap_or_else(|e| panic!("{e}"));
     let mut go_on = |_: Event<'_>| ControlFlow::Continue(());
@@ -80,7 +89,8 @@ fn the_oracle_backend_answers_as_transformers_does() {
             let model = model(&weights);
             for greedy in answers {
                 let options = endless(greedy.expected.len());
-                let found = answer(&model, &Device::Scalar, &greedy.prompt, &options);
+                let lm = model.lm_on(&Device::Scalar, F32_CACHE).unwrap();
+                let found = answer_of(lm, &model, &greedy.prompt, &options);
                 // Below a gap of 0.001 two float orders may choose differently.
                 agreed += agreeing_steps(&found.tokens, &greedy, 0.001, &weights);
                 recorded_steps += greedy.expected.len();
@@ -132,7 +142,9 @@ fn an_answer_ends_at_its_length() {
 #[test]
 fn an_answer_ends_when_the_context_is_full_and_says_so() {
     let model = model("pygmy/mistral");
-    let mut lm = model.lm_on(&Device::SIMD, LmOptions { context: Some(6), chunk: 4 }).unwrap();
+    let mut lm = model
+        .lm_on(&Device::SIMD, LmOptions { context: Some(6), chunk: 4, ..LmOptions::default() })
+        .unwrap();
     let prompt = PreparedTokens::from_ids(&PROMPT, 320).unwrap();
     let options = GenerateOptions { max_tokens: None, ..endless(0) };
     let mut go_on = |_: Event<'_>| ControlFlow::Continue(());

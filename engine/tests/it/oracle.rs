@@ -1,10 +1,10 @@
 //! The scalar backend against `transformers` in f32: every site, every logit.
 
 use apr_engine::backend::Device;
-use apr_engine::model::{LmOptions, Want};
+use apr_engine::model::Want;
 use apr_engine::probe::NoProbe;
 
-use crate::fixture::{Recorder, Recording, model, nmse};
+use crate::fixture::{F32_CACHE, Recorder, Recording, model, nmse};
 
 /// Measured worst: 2.7e-12, the rounding of the f32 recordings themselves.
 const SITE_NMSE_MAX: f64 = 2e-11;
@@ -32,7 +32,7 @@ fn every_site_of_every_family_equals_transformers() {
     for (path, name) in named.into_iter().chain(SHORT) {
         let recording = Recording::open(&format!("oracle/transformers/{name}.safetensors"));
         let model = model(path);
-        let mut lm = model.lm_on(&Device::Scalar, LmOptions::default()).unwrap();
+        let mut lm = model.lm_on(&Device::Scalar, F32_CACHE).unwrap();
         let mut recorder = Recorder::default();
         lm.forward(&recording.tokens(), Want::All, &mut recorder).unwrap();
         let mut compared = 0;
@@ -54,7 +54,7 @@ fn every_file_llama_cpp_made_gives_the_logits_of_its_weights() {
         let Some(stem) = name.strip_suffix(".gguf") else { continue };
         let recording = Recording::open(&format!("oracle/llama-cpp/{stem}.safetensors"));
         let model = model(&format!("gguf/{name}"));
-        let mut lm = model.lm_on(&Device::Scalar, LmOptions::default()).unwrap();
+        let mut lm = model.lm_on(&Device::Scalar, F32_CACHE).unwrap();
         let logits = lm.forward(&recording.tokens(), Want::All, &mut NoProbe).unwrap();
         let error = nmse(logits.values(), recording.get("logits.transformers"));
         assert!(error <= SITE_NMSE_MAX, "{stem}: {error:e}");

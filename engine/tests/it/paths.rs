@@ -1,7 +1,7 @@
 //! The same tokens by different ways: cached or at once, in chunks or whole, after a truncation.
 
 use apr_engine::Code;
-use apr_engine::backend::{Backend as _, Device, KvRows, KvShape, Scalar};
+use apr_engine::backend::{Backend as _, CacheType, Device, KvRows, KvShape, Scalar};
 use apr_engine::model::{LmOptions, Want};
 use apr_engine::probe::NoProbe;
 
@@ -78,7 +78,8 @@ fn a_text_that_becomes_long_and_short_again_is_rotated_as_what_it_is() {
         let mut lm = model.lm_on(&Device::Scalar, LmOptions::default()).unwrap();
         lm.forward(tokens, Want::Last, &mut NoProbe).unwrap().last().to_vec()
     };
-    let mut lm = model.lm_on(&Device::Scalar, LmOptions { chunk: 3, context: None }).unwrap();
+    let mut lm =
+        model.lm_on(&Device::Scalar, LmOptions { chunk: 3, ..LmOptions::default() }).unwrap();
     lm.forward(&tokens[..8], Want::Last, &mut NoProbe).unwrap();
     for (keep, end) in [(8, 12), (12, 13), (13, 14), (4, 9), (9, 13)] {
         lm.truncate(keep);
@@ -92,7 +93,8 @@ fn a_text_that_becomes_long_and_short_again_is_rotated_as_what_it_is() {
 #[test]
 fn last_is_the_last_row_of_all() {
     let (model, tokens) = (model("pygmy/mistral"), tokens("mistral"));
-    let mut lm = model.lm_on(&Device::Scalar, LmOptions { chunk: 4, context: None }).unwrap();
+    let mut lm =
+        model.lm_on(&Device::Scalar, LmOptions { chunk: 4, ..LmOptions::default() }).unwrap();
     let all = lm.forward(&tokens, Want::All, &mut NoProbe).unwrap();
     assert_eq!(all.rows(), tokens.len());
     let expected = all.row(tokens.len() - 1).unwrap().to_vec();
@@ -128,7 +130,7 @@ fn tokens_outside_the_vocabulary_and_empty_prompts_are_refused() {
 
 #[test]
 fn a_gap_in_the_cache_is_refused() {
-    let shape = KvShape { layers: 1, width: 2, capacity: 4 };
+    let shape = KvShape { layers: 1, width: 2, capacity: 4, cache_type: CacheType::F16 };
     let mut kv = Scalar.kv_alloc(shape).unwrap();
     let rows = |position| KvRows { layer: 0, position, rows: 1 };
     let row = vec![0.0; 2];

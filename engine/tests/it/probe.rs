@@ -5,7 +5,7 @@ use apr_engine::backend::Device;
 use apr_engine::model::{LmOptions, Want};
 use apr_engine::probe::{NoProbe, Op, Probe, Site, Tap};
 
-use crate::fixture::{Recorder, Recording, model, nmse};
+use crate::fixture::{F32_CACHE, Recorder, Recording, model, nmse};
 
 /// From a site and its values to those that take their place.
 type Give<'a> = dyn Fn(Site, &[f32]) -> Option<Vec<f32>> + 'a;
@@ -59,7 +59,7 @@ fn an_operation_that_is_given_anothers_inputs_makes_only_its_own_error() {
     // The embedding is wrong, but what comes behind it is given right values.
     let given = |site: Site, _: &[f32]| Some(recording.get(&site.to_string()).to_vec());
     let mut probe = Given::new(&given);
-    let mut lm = model.lm_on(&Device::Scalar, LmOptions::default()).unwrap();
+    let mut lm = model.lm_on(&Device::Scalar, F32_CACHE).unwrap();
     let wrong: Vec<u32> = recording.tokens().iter().map(|id| id + 1).collect();
     lm.forward(&wrong, Want::All, &mut probe).unwrap();
     for name in recording.sites() {

@@ -5,8 +5,8 @@
 
 use std::thread::Builder;
 
-use apr_engine::model::Model;
 use apr_engine::model::slots::Role;
+use apr_engine::model::{Lm, Model};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,10 +33,10 @@ pub fn weights(model: &Model) -> Vec<&[u8]> {
     tensors.map(|(_, named)| &**named.tensor.bytes()).collect()
 }
 
-/// Bytes of keys and values, as f32, that a token at `position` reads.
-pub(super) fn cache_bytes(model: &Model, position: usize) -> u64 {
-    let config = model.config();
-    (2 * config.layers * config.kv_width() * size_of::<f32>() * position) as u64
+/// Bytes of keys and values that a token at `position` of `lm` reads.
+pub(super) fn cache_bytes(lm: &dyn Lm, position: usize) -> u64 {
+    let config = lm.config();
+    (2 * config.layers * config.kv_width() * lm.cache_type().bytes() * position) as u64
 }
 
 /// Nanoseconds that `threads` threads need to add up the words of `tensors`.

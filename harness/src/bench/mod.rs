@@ -20,6 +20,7 @@ use apr_engine::{Code, Error, Result};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::contract::check::CacheTypeName;
 use crate::stats::{Plan, SplitMix};
 use crate::timer::{Clock, Timer};
 
@@ -112,6 +113,8 @@ pub struct Bench {
     /// The smallest slowdown of decoding that the noise of this run lets one find, as a share; see
     /// [`Plan::smallest_detectable`].
     pub smallest_detectable: Option<f64>,
+    /// What keys and values are cached as.
+    pub cache_type: CacheTypeName,
     /// Bytes of the key-value cache when full.
     pub cache_bytes: u64,
 }
@@ -185,7 +188,7 @@ pub fn measure(
     let roofline = tensors.and_then(|(tensors, _)| {
         let bytes: usize = tensors.iter().map(|bytes| bytes.len()).sum();
         let middle = decode.position + options.tokens / 2;
-        let per_token = bytes as u64 + bandwidth::cache_bytes(&model, middle);
+        let per_token = bytes as u64 + bandwidth::cache_bytes(lm, middle);
         roofline(bytes as u64, per_token, &reads, decode.tokens_per_second)
     });
     Ok(Bench {
@@ -196,7 +199,8 @@ pub fn measure(
         roofline,
         breakdown: breakdown(lm, first, watch.clock)?,
         smallest_detectable: detectable(&samples),
-        cache_bytes: bandwidth::cache_bytes(&model, lm.context()),
+        cache_type: CacheTypeName(lm.cache_type()),
+        cache_bytes: bandwidth::cache_bytes(lm, lm.context()),
         decode,
     })
 }

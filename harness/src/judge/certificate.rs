@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use apr_engine::model::{Lm, LmOptions, Want};
+use apr_engine::model::{Lm, Want};
 use apr_engine::probe::NoProbe;
 use serde::Deserialize;
 
@@ -158,7 +158,7 @@ fn walk(check: &Golden, case: &Planned, ctx: &JudgeContext) -> Look<(f64, Vec<St
     let walked = ctx.remember(&format!("greedy walk {spec:?}"), form, || {
         let certificate = certificate(form, ctx)?;
         let model = ctx.model(form)?;
-        let mut lm = ctx.lm(&model, &spec, LmOptions::default())?;
+        let mut lm = ctx.lm(&model, &spec, ctx.options())?;
         Ok((certificate.noise, steps(&certificate, &mut *lm)?))
     })?;
     let (noise, all) = &*walked;

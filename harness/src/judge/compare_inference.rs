@@ -57,7 +57,8 @@ type Start<'a> = &'a dyn Fn() -> apr_engine::Result<Box<dyn Lm>>;
 
 impl Bench<'_> {
     fn side<'a>(&self, name: &str, model: &'a Model, start: Start<'a>) -> Side<'a> {
-        Side { name: name.to_owned(), model, start, exact: self.spec.backend == "scalar" }
+        let exact = self.spec.backend == "scalar";
+        Side { name: name.to_owned(), model, start, exact, cache_type: self.ctx.cache_type }
     }
 
     fn compare(&self, source: Side<'_>, target: &Side<'_>, tokens: Tokens) -> Look<Comparison> {
@@ -69,7 +70,7 @@ impl Bench<'_> {
 
     /// `target`, with what is planted, against `source` as it really is.
     fn agreeing(&self, source: &Model, target: &Model, tokens: Tokens) -> Look<Comparison> {
-        let options = LmOptions { context: Some(tokens.source.len()), ..LmOptions::default() };
+        let options = LmOptions { context: Some(tokens.source.len()), ..self.ctx.options() };
         let reference = BackendSpec { reference: true, ..self.spec.clone() };
         // A backend that is not there is a skip of the case, not a difference of the sides.
         drop(self.ctx.lm(source, &reference, options)?);
@@ -90,7 +91,7 @@ impl Bench<'_> {
 
     /// The model against itself with one fault after the other.
     fn faulty(&self, placements: &Placements, model: &Model, ids: &[u32]) -> Look<Verdict> {
-        let options = LmOptions { context: Some(ids.len()), ..LmOptions::default() };
+        let options = LmOptions { context: Some(ids.len()), ..self.ctx.options() };
         drop(self.ctx.lm(model, self.spec, options)?);
         let mut random = Random::new(self.ctx.seed, "placements");
         let faults: Vec<(EngineFault, Op)> = EngineFault::ALL
@@ -135,7 +136,7 @@ impl Bench<'_> {
         model: &Model,
         ids: &[u32],
     ) -> Look<Comparison> {
-        let options = LmOptions { context: Some(ids.len()), ..LmOptions::default() };
+        let options = LmOptions { context: Some(ids.len()), ..self.ctx.options() };
         let first = || {
             let planted =
                 self.ctx.plant.as_ref().and_then(|plant| plant.lm(model, self.spec, options));

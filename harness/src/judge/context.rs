@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use apr_engine::Code;
-use apr_engine::backend::Device;
 use apr_engine::backend::simd::Isa;
+use apr_engine::backend::{CacheType, Device};
 use apr_engine::format::Source;
 use apr_engine::generate::{Event, GenerateOptions, Generation, generate};
 use apr_engine::model::{LmOptions, Model};
@@ -66,6 +66,8 @@ pub struct JudgeContext {
     pub apr: Option<PathBuf>,
     /// Seed of everything random.
     pub seed: u64,
+    /// What keys and values are cached as, where a gate does not say.
+    pub cache_type: CacheType,
     /// Which machine needs are met.
     pub needs: Needs,
     /// Forms that are built on demand: path → recipe and path of the source form.
@@ -101,6 +103,7 @@ impl JudgeContext {
             work,
             apr: None,
             seed,
+            cache_type: CacheType::default(),
             needs,
             builds: BTreeMap::new(),
             forms: Vec::new(),
@@ -108,6 +111,11 @@ impl JudgeContext {
             memory: Arc::default(),
             shared: Arc::default(),
         }
+    }
+
+    /// How models are set up where a gate does not say.
+    pub fn options(&self) -> LmOptions {
+        LmOptions { cache_type: self.cache_type, ..LmOptions::default() }
     }
 
     /// The same context with `plant` interposed.

@@ -1,7 +1,7 @@
 //! `determinism`: the same call gives the same result again.
 
 use apr_engine::generate::{Sampler, Sampling};
-use apr_engine::model::{Lm, LmOptions, Model, Want};
+use apr_engine::model::{Lm, Model, Want};
 use apr_engine::probe::NoProbe;
 
 use super::Planned;
@@ -26,13 +26,13 @@ pub(super) fn judge(check: &Determinism, case: &Planned, ctx: &JudgeContext) -> 
     match check.of {
         Repeated::Logits | Repeated::Load => {
             let mut tally = ctx.tally();
-            let mut lm = ctx.lm(&model, &spec, LmOptions::default())?;
+            let mut lm = ctx.lm(&model, &spec, ctx.options())?;
             for set in &sets {
                 let first = logits(&mut *lm, &set.ids)?;
                 for run in 1..check.runs {
                     if check.of == Repeated::Load {
                         let reopened = load_again(ctx, form)?;
-                        lm = ctx.lm(&reopened, &spec, LmOptions::default())?;
+                        lm = ctx.lm(&reopened, &spec, ctx.options())?;
                     }
                     let again = logits(&mut *lm, &set.ids)?;
                     let at = RowPlace { label: format!("{} run {run}", set.label), position: 0 };
@@ -68,7 +68,7 @@ fn tokens_repeat(
     sampling: Sampling,
     runs: usize,
 ) -> Look<Verdict> {
-    let mut lm = ctx.lm(model, spec, LmOptions::default())?;
+    let mut lm = ctx.lm(model, spec, ctx.options())?;
     let first = generate(&mut *lm, prompt, sampling)?;
     let mut wrong = Vec::new();
     for run in 1..runs {
@@ -97,7 +97,7 @@ fn seeds_matter(
     repeated: Verdict,
 ) -> Look<Verdict> {
     let Verdict::Corroborated(evidence) = repeated else { return Ok(repeated) };
-    let mut lm = ctx.lm(model, spec, LmOptions::default())?;
+    let mut lm = ctx.lm(model, spec, ctx.options())?;
     let first = generate(&mut *lm, prompt, sampling)?;
     let mut same = 0;
     for offset in 1..=4 {

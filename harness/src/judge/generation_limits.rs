@@ -101,7 +101,7 @@ impl Bench<'_> {
     }
 
     fn max_tokens(&self, limits: &[usize]) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let mut wrong = Vec::new();
         let mut count = 0;
         for prompt in &self.prompts {
@@ -123,7 +123,7 @@ impl Bench<'_> {
 
     /// A full context refuses more and names both numbers, by whichever way the tokens come; it never drops any.
     fn context_refused(&self) -> Look<Verdict> {
-        let small = LmOptions { context: Some(CONTEXT), ..LmOptions::default() };
+        let small = LmOptions { context: Some(CONTEXT), ..self.ctx.options() };
         let mut lm = self.lm(small)?;
         let long: Vec<u32> =
             self.prompts.iter().flat_map(|p| p.ids.clone()).cycle().take(CONTEXT + 5).collect();
@@ -161,7 +161,7 @@ impl Bench<'_> {
 
     /// Every piece of an answer of two to five characters, tried as a stop string.
     fn stop_string(&self) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let mut wrong = Vec::new();
         let mut count = 0;
         for prompt in &self.prompts {
@@ -190,7 +190,7 @@ impl Bench<'_> {
 
     /// Declares the first generated token an end token by asking a tokenizer's own: the answer must stop at one.
     fn end_token(&self) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let ends = self.tokenizer.eos_set();
         let specials: Vec<&str> = self.tokenizer.special_strings().collect();
         let mut wrong = Vec::new();
@@ -217,7 +217,7 @@ impl Bench<'_> {
     }
 
     fn whole_characters(&self) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let mut wrong = Vec::new();
         let mut count = 0u64;
         for prompt in &self.prompts {
@@ -244,7 +244,7 @@ impl Bench<'_> {
     }
 
     fn foreign_token(&self) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let vocab = self.model.config().vocab;
         let first = u32::try_from(vocab).unwrap_or(u32::MAX);
         let rows: [&[u32]; 4] = [&[first], &[u32::MAX], &[0, first], &[first, 0]];
@@ -262,7 +262,7 @@ impl Bench<'_> {
     }
 
     fn empty_prompt(&self) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let mut none = |_: Event<'_>| ControlFlow::Continue(());
         let prompt = self.prepared(&[])?;
         let generated =
@@ -288,7 +288,7 @@ impl Bench<'_> {
             ("repeat_penalty 0", Sampling { repeat_penalty: 0.0, ..good }),
             ("repeat_penalty NaN", Sampling { repeat_penalty: f32::NAN, ..good }),
         ];
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let prompt = self.prepared(&self.prompts[0].ids)?;
         let mut wrong = Vec::new();
         for (name, sampling) in bad {
@@ -302,7 +302,7 @@ impl Bench<'_> {
     }
 
     fn counts(&self) -> Look<Verdict> {
-        let mut lm = self.lm(LmOptions::default())?;
+        let mut lm = self.lm(self.ctx.options())?;
         let mut wrong = Vec::new();
         for prompt in &self.prompts {
             let options = GenerateOptions { logprobs: 2, ..endless(ANSWER) };

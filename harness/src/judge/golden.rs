@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use apr_engine::generate::{FinishReason, GenerateOptions, Generation};
-use apr_engine::model::LmOptions;
 use apr_engine::text::{Message, PreparedTokens, Tokenizer, prepare_raw};
 use regex::Regex;
 use serde::Deserialize;
@@ -115,7 +114,7 @@ fn generate_all(
 ) -> Look<Vec<Answer>> {
     let model = ctx.model(form)?;
     let text = ctx.text(form)?;
-    let mut lm = ctx.lm(&model, spec, LmOptions::default())?;
+    let mut lm = ctx.lm(&model, spec, ctx.options())?;
     let mut answers = Vec::new();
     for prompt in prompts {
         let failed = |error| refused(&format!("golden prompt {}", prompt.id), &error);
@@ -253,7 +252,7 @@ pub(super) fn arithmetic(
     let spec = BackendSpec::of(&case.info.cell);
     let model = ctx.model(form)?;
     let text = ctx.text(form)?;
-    let mut lm = ctx.lm(&model, &spec, LmOptions::default())?;
+    let mut lm = ctx.lm(&model, &spec, ctx.options())?;
     let options = GenerateOptions { max_tokens: Some(16), ..GenerateOptions::default() };
     let (mut count, mut wrong) = (0u64, Vec::new());
     for a in 0..=check.up_to {

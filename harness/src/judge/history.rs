@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use apr_engine::model::{Config, LmOptions, Model};
+use apr_engine::model::{Config, Model};
 use apr_engine::probe::{Op, Site};
 use apr_engine::text::prepare_raw;
 use serde_json::Value;
@@ -61,7 +61,7 @@ pub(super) fn judge(check: Check, case: &Planned, ctx: &JudgeContext) -> Look<Ve
             let tokenizer = model.tokenizer().map_err(|error| refused("no tokenizer", &error))?;
             let prompt = prepare_raw(tokenizer, PROMPT)
                 .map_err(|error| refused("the prompt is not encoded", &error))?;
-            let mut lm = ctx.unplanted().lm(&model, &spec, LmOptions::default())?;
+            let mut lm = ctx.unplanted().lm(&model, &spec, ctx.options())?;
             let recording = record(&mut *lm, prompt.ids(), &|_| true)?;
             statistics(&told, &recording, &mut seen);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use apr_engine::model::{LmOptions, Model};
+use apr_engine::model::{Lm, LmOptions};
 use apr_engine::probe::{Op, Site};
 
 use super::context::{BackendSpec, JudgeContext, Look, filled};
@@ -10,7 +10,7 @@ use super::look::{Tokens, record, token_sets};
 use super::{Planned, parity};
 use crate::case::ModelRef;
 use crate::compare::{RowPlace, Tally};
-use crate::contract::check::{Against, LogitsClose, Oracle};
+use crate::contract::check::{Against, CacheTypeName, LogitsClose, Oracle};
 use crate::recording::Recording;
 use crate::rosetta::Recorded;
 use crate::verdict::Verdict;
@@ -20,54 +20,75 @@ pub(super) fn judge(check: &LogitsClose, case: &Planned, ctx: &JudgeContext) -> 
     let form = ctx.form(case)?;
     let model = ctx.model(form)?;
     let spec = BackendSpec::of(&case.info.cell);
-    let mut lm = ctx.lm(&model, &spec, LmOptions::default())?;
     let wanted = |site: Site| wants(&check.sites, site);
     let mut tally = ctx.tally();
-    let reference = match &check.against {
-        Against::Oracle(oracle) => {
-            let (tokens, recorded) = recorded(ctx, form, oracle, check)?;
-            let tested = record(&mut *lm, &tokens.ids, &wanted)?;
-            compare(&mut tally, &tokens, &recorded, &tested);
-            format!("recorded {}", oracle.logits)
-        }
-        Against::Scalar | Against::Form(_) => {
-            let (other, label) = reference(ctx, case, &check.against, &spec)?;
-            let (other_model, other_spec) = (other.0, other.1);
-            let mut oracle = ctx.lm(&other_model, &other_spec, LmOptions::default())?;
-            for tokens in token_sets(ctx, form, &model, &check.prompts)? {
-                let expected = record(&mut *oracle, &tokens.ids, &wanted)?;
+    let mut compared_with = String::new();
+    for options in options(check, ctx) {
+        let mut lm = ctx.lm(&model, &spec, options)?;
+        let named = |tokens: Tokens| match check.cache_types.as_slice() {
+            [] => tokens,
+            _ => Tokens {
+                label: format!("{}, {} cache:", tokens.label, options.cache_type),
+                ..tokens
+            },
+        };
+        compared_with = match &check.against {
+            Against::Oracle(oracle) => {
+                let (tokens, recorded) = recorded(ctx, form, oracle, check)?;
                 let tested = record(&mut *lm, &tokens.ids, &wanted)?;
-                compare(&mut tally, &tokens, &pick(expected, &check.sites), &tested);
+                compare(&mut tally, &named(tokens), &recorded, &tested);
+                format!("recorded {}", oracle.logits)
             }
-            label
-        }
-    };
-    Ok(parity::verdict(ctx, &tally, &check.tolerance, &reference))
+            against => {
+                let (mut oracle, label) = reference(ctx, case, against, &spec, options)?;
+                for tokens in token_sets(ctx, form, &model, &check.prompts)? {
+                    let expected = record(&mut *oracle, &tokens.ids, &wanted)?;
+                    let tested = record(&mut *lm, &tokens.ids, &wanted)?;
+                    compare(&mut tally, &named(tokens), &pick(expected, &check.sites), &tested);
+                }
+                label
+            }
+        };
+    }
+    Ok(parity::verdict(ctx, &tally, &check.tolerance, &compared_with))
+}
+
+/// How the tested side is set up, once for each type of the cache.
+fn options(check: &LogitsClose, ctx: &JudgeContext) -> Vec<LmOptions> {
+    if check.cache_types.is_empty() {
+        return vec![ctx.options()];
+    }
+    let with = |name: &CacheTypeName| LmOptions { cache_type: name.0, ..ctx.options() };
+    check.cache_types.iter().map(with).collect()
 }
 
 /// Site → rows of values.
 type Sites = BTreeMap<Site, Vec<Vec<f32>>>;
 
-type Side = (std::sync::Arc<Model>, BackendSpec);
-
-/// The reference side: scalar on the same form, or the same backend on another form.
+/// The reference side and its name: scalar on the same form, or the same backend on another form or with another cache.
 fn reference(
     ctx: &JudgeContext,
     case: &Planned,
     against: &Against,
     spec: &BackendSpec,
-) -> Look<(Side, String)> {
+    options: LmOptions,
+) -> Look<(Box<dyn Lm>, String)> {
     let form = ctx.form(case)?;
-    match against {
+    let same = BackendSpec { reference: true, ..spec.clone() };
+    let (model, spec, options, name) = match against {
         Against::Form(other) => {
-            let spec = BackendSpec { reference: true, ..spec.clone() };
             let other = ctx.sibling(form, other)?;
-            Ok(((ctx.reference_model(&other)?, spec), other.form))
+            (ctx.reference_model(&other)?, same, options, other.form)
+        }
+        Against::CacheType(CacheTypeName(cache_type)) => {
+            let options = LmOptions { cache_type: *cache_type, ..options };
+            (ctx.model(form)?, same, options, format!("the same with {cache_type} cache"))
         }
         Against::Scalar | Against::Oracle(_) => {
-            Ok(((ctx.model(form)?, BackendSpec::scalar()), "scalar".into()))
+            (ctx.model(form)?, BackendSpec::scalar(), options, "scalar".into())
         }
-    }
+    };
+    Ok((ctx.lm(&model, &spec, options)?, name))
 }
 
 /// Whether `site` is compared: by name, or by name with `*` for the layer. No names mean the logits.

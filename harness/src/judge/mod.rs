@@ -6,6 +6,7 @@
 
 mod blocks;
 mod build;
+mod cache_size;
 mod certificate;
 mod chat;
 mod cli;
@@ -95,6 +96,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::LogitsClose(check) => logits_close::judge(check, case, ctx),
         Check::CompareInference(check) => compare_inference::judge(check, case, ctx),
         Check::PathEqual(check) => path_equal::judge(check, case, ctx),
+        Check::CacheSize(check) => cache_size::judge(check, case, ctx),
         Check::Determinism(check) => determinism::judge(check, case, ctx),
         Check::Sampler(check) => Ok(sampler::judge(check, ctx)),
         Check::DequantOracle(check) => blocks::dequant_oracle(check, ctx),

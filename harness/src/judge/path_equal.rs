@@ -50,7 +50,8 @@ impl Paths<'_> {
 
     /// Compares `path` with one prefill of all tokens and says what was compared.
     fn run(&self, path: &Path, tokens: &Tokens, tally: &mut Tally) -> Look<Vec<String>> {
-        let whole = LmOptions { context: None, chunk: tokens.ids.len().max(1) };
+        let chunk = tokens.ids.len().max(1);
+        let whole = LmOptions { chunk, ..self.ctx.options() };
         let ids = &tokens.ids;
         let plain =
             |spec: &BackendSpec| -> Look<Vec<f32>> { logits(&mut *self.start(spec, whole)?, ids) };
@@ -69,7 +70,7 @@ impl Paths<'_> {
                 let reference = plain(self.spec)?;
                 let mut names = Vec::new();
                 for &chunk in chunks {
-                    let options = LmOptions { context: None, chunk };
+                    let options = LmOptions { chunk, ..whole };
                     let tested = logits(&mut *self.start(self.spec, options)?, ids)?;
                     names.push(compare(format!("chunks of {chunk}"), &reference, &tested));
                 }
@@ -92,7 +93,7 @@ impl Paths<'_> {
             Path::Traced => self.traced(whole, ids, &mut compare),
             Path::Truncated => self.truncated(whole, ids, &mut compare),
             Path::Allocation(context) => {
-                let options = LmOptions { context: Some(*context), chunk: whole.chunk };
+                let options = LmOptions { context: Some(*context), ..whole };
                 let tested = logits(&mut *self.start(self.spec, options)?, ids)?;
                 Ok(vec![compare(format!("context of {context}"), &plain(self.spec)?, &tested)])
             }

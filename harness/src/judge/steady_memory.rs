@@ -3,7 +3,7 @@
 //! What the process keeps resident of its own (not of files) is read from the system before and after many inferences from
 //! an empty cache. The gate runs alone, so that no other case's memory is taken for the engine's.
 
-use apr_engine::model::{LmOptions, Want};
+use apr_engine::model::Want;
 use apr_engine::probe::NoProbe;
 
 use super::Planned;
@@ -17,7 +17,7 @@ const TOKENS: [u32; 2] = [0, 1];
 /// Judges `check` on `case`.
 pub(super) fn judge(check: &SteadyMemory, case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
     let model = ctx.model(ctx.form(case)?)?;
-    let mut lm = ctx.lm(&model, &BackendSpec::of(&case.info.cell), LmOptions::default())?;
+    let mut lm = ctx.lm(&model, &BackendSpec::of(&case.info.cell), ctx.options())?;
     let mut infer = |runs: usize| -> Look<()> {
         for _ in 0..runs {
             lm.reset();

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::bench::{WARM_UP, Watch, script};
 use crate::contract::CatalogueError;
+use crate::contract::check::CacheTypeName;
 pub use crate::contract::check::Phase;
 use crate::sheet::Sheet;
 use crate::sheet::brick::Brick as Group;
@@ -116,6 +117,8 @@ impl Layer {
 pub struct Profile {
     /// The backend, with its instruction set.
     pub backend: String,
+    /// What keys and values are cached as.
+    pub cache_type: CacheTypeName,
     /// A prompt at once, or token by token.
     pub phase: Phase,
     /// Passes with a clock at every site.
@@ -195,6 +198,7 @@ pub fn measure(
     let sum: u64 = bricks.iter().map(|brick| brick.total_ns).sum();
     Ok(Profile {
         backend: lm.backend_name(),
+        cache_type: CacheTypeName(lm.cache_type()),
         phase: options.phase,
         passes: options.passes,
         total_tokens: tokens as u64,

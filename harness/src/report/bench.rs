@@ -19,7 +19,8 @@ pub fn render(bench: &Bench) -> String {
 }
 
 fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
-    writeln!(out, "{}; medians with their 95 % intervals", bench.backend)?;
+    let cache = bench.cache_type.0;
+    writeln!(out, "{}, {cache} cache; medians with their 95 % intervals", bench.backend)?;
     writeln!(out, "load        {}  to the first logits", time(&bench.load))?;
     speed(out, "prefill", &bench.prefill)?;
     writeln!(

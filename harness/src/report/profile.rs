@@ -51,7 +51,10 @@ fn facts(profile: &Profile) -> Vec<String> {
     let tokens = profile.total_tokens;
     let of_a_token = profile.total_ns as f64 / 1e3 / tokens.max(1) as f64;
     let mut facts = vec![
-        format!("{}, measured by a clock at every site", profile.backend),
+        format!(
+            "{}, {} cache, measured by a clock at every site",
+            profile.backend, profile.cache_type.0
+        ),
         format!(
             "{:?}: {} passes, {tokens} tokens behind {}; {} us per token",
             profile.phase,
@@ -173,6 +176,7 @@ fn class(brick: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::check::CacheTypeName;
     use crate::profile::{Brick, Overhead, Phase};
 
     fn profile() -> Profile {
@@ -190,6 +194,7 @@ mod tests {
         };
         Profile {
             backend: "simd (avx2), 2 threads".to_owned(),
+            cache_type: CacheTypeName::default(),
             phase: Phase::Decode,
             passes: 50,
             total_tokens: 50,

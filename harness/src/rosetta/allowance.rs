@@ -2,9 +2,10 @@
 //!
 //! The bounds are normalised mean squared errors of a row. They say what rounding does, so that what is beyond them is no
 //! rounding: the arithmetic of a backend, the rounding of activations in front of quantised blocks, and the storage of the
-//! weights where the two sides store them differently.
+//! weights, or of keys and values, where the two sides store them differently.
 
 use apr_engine::Dtype;
+use apr_engine::backend::CacheType;
 use apr_engine::model::{Model, NamedTensor, Role, Slot};
 use apr_engine::probe::{Op, Site};
 
@@ -15,6 +16,8 @@ const ARITHMETIC: f64 = 1e-10;
 const ACTIVATIONS: f64 = 5e-3;
 /// Recorded values are rounded themselves, and their sums run in another order.
 const RECORDED: f64 = 1e-8;
+/// Keys and values cached in f16 on one side and in f32 on the other: measured up to 1e-6 at a row of scores.
+const CACHE: f64 = 1e-5;
 
 /// What a side adds to the allowance of a site.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Rounding<'a> {
     pub(super) model: Option<&'a Model>,
     /// Whether the backend computes in double precision and rounds no activation.
     pub(super) exact: bool,
+    /// What keys and values are cached as.
+    pub(super) cache_type: CacheType,
 }
 
 /// The largest error of a row at `site` that rounding explains.
@@ -41,6 +46,9 @@ pub(super) fn allowance(site: Site, source: Rounding<'_>, target: Rounding<'_>) 
         if is_product && !side.exact && dtypes.iter().any(|dtype| dtype.is_quantized()) {
             allowed += ACTIVATIONS;
         }
+    }
+    if source.cache_type != target.cache_type && matches!(site.op, Op::AttnScores | Op::AttnOut) {
+        allowed += CACHE;
     }
     if ours != theirs {
         allowed += ours.iter().chain(&theirs).copied().map(storage).sum::<f64>();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use apr_engine::backend::CacheType;
 use apr_engine::model::{Config, RopeScaling, RopeStyle};
 use apr_engine::probe::Site;
 use schemars::JsonSchema;
@@ -165,12 +166,13 @@ fn name<'s>(source: &'s Source<'_>) -> &'s str {
 fn rounding<'s>(source: &'s Source<'_>) -> Rounding<'s> {
     match source {
         Source::Model(side) => rounding_of(side),
-        Source::Recorded(_) => Rounding { model: None, exact: true },
+        // What is recorded was computed in f32 throughout.
+        Source::Recorded(_) => Rounding { model: None, exact: true, cache_type: CacheType::F32 },
     }
 }
 
 fn rounding_of<'s>(side: &'s Side<'_>) -> Rounding<'s> {
-    Rounding { model: Some(side.model), exact: side.exact }
+    Rounding { model: Some(side.model), exact: side.exact, cache_type: side.cache_type }
 }
 
 /// The tokens in parts, as prompts and answers come; at once where a model turns its cache anew when a text becomes long:
@@ -261,7 +263,7 @@ impl<'a> Passes<'a> {
             Source::Model(side) => Some(Cow::Owned(self.oracle_of(side, target)?)),
             Source::Recorded(_) => None,
         };
-        let theirs = oracle(target.model, &self.parts, &self.source)?;
+        let theirs = oracle(target.model, target.cache_type, &self.parts, &self.source)?;
         let allowed = exact(rounding_of(target));
         Some(vote(
             site,
@@ -280,7 +282,7 @@ impl<'a> Passes<'a> {
         let config = target.model.config();
         let (style, own) = (config.rope.style, source.model.config().rope.style);
         let given = reordered(&self.source, style, own, config);
-        let seen = oracle(source.model, &self.parts, &given)?;
+        let seen = oracle(source.model, source.cache_type, &self.parts, &given)?;
         Some(reordered(&seen, own, style, config).into_owned())
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use apr_engine::backend::CacheType;
 use apr_engine::format::safetensors;
 use apr_engine::model::{Config, Lm, Model, RopeStyle};
 use apr_engine::probe::{Op, Site};
@@ -22,6 +23,8 @@ pub struct Side<'a> {
     pub start: &'a Start<'a>,
     /// Whether the backend is the oracle's: double precision, no rounding of activations.
     pub exact: bool,
+    /// What keys and values are cached as.
+    pub cache_type: CacheType,
 }
 
 impl fmt::Debug for Side<'_> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use apr_engine::backend::Device;
+use apr_engine::backend::{CacheType, Device};
 use apr_engine::model::{LmOptions, Model, NamedTensor, Role, Slot};
 use apr_engine::probe::Site;
 use schemars::JsonSchema;
@@ -75,9 +75,14 @@ pub struct Differing {
 }
 
 /// What the oracle makes of the source's inputs with the weights of `model`. Nothing when it cannot be started.
-pub(super) fn oracle(model: &Model, parts: &[&[u32]], given: &Recording) -> Option<Recording> {
+pub(super) fn oracle(
+    model: &Model,
+    cache_type: CacheType,
+    parts: &[&[u32]],
+    given: &Recording,
+) -> Option<Recording> {
     let tokens: usize = parts.iter().map(|part| part.len()).sum();
-    let options = LmOptions { context: Some(tokens), ..LmOptions::default() };
+    let options = LmOptions { context: Some(tokens), cache_type, ..LmOptions::default() };
     let mut scalar = model.lm_on(&Device::Scalar, options).ok()?;
     Some(recording::record_given(&mut *scalar, parts, given))
 }

@@ -189,7 +189,7 @@ fn is_meaningful(check: &Check, cell: &Cell, suite: &Suite) -> bool {
         Check::LogitsClose(close) => match &close.against {
             Against::Scalar => backend != Some("scalar"),
             Against::Form(form) => other_form(form),
-            Against::Oracle(_) => true,
+            Against::Oracle(_) | Against::CacheType(_) => true,
         },
         Check::CompareInference(compare) => match &compare.with {
             OtherSide::Form(form) => other_form(form),

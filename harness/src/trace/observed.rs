@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use apr_engine::backend::CacheType;
 use apr_engine::model::{Config, Lm, LogitRows, Want};
 use apr_engine::probe::Probe;
 use apr_engine::{Code, Error, Result};
@@ -57,6 +58,14 @@ impl Lm for Observed<'_> {
 
     fn position(&self) -> usize {
         self.lm.position()
+    }
+
+    fn cache_type(&self) -> CacheType {
+        self.lm.cache_type()
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.lm.cache_bytes()
     }
 
     fn truncate(&mut self, len: usize) {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::moments::Statistics;
+use crate::contract::check::CacheTypeName;
 
 /// Version of this description.
 pub const SCHEMA: &str = "apr/trace/1";
@@ -118,6 +119,8 @@ pub struct ModelFacts {
 pub struct Configuration {
     /// Backend with its instruction set.
     pub backend: String,
+    /// What keys and values are cached as.
+    pub cache_type: CacheTypeName,
     /// Positions that fit.
     pub context: usize,
     /// Most tokens to generate.

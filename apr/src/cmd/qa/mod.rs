@@ -29,6 +29,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::{CatalogueFile, QaAction, QaArgs, QaOptions};
+use crate::device;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -222,7 +223,8 @@ fn executable() -> Option<PathBuf> {
 
 fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Result<u8, Failure> {
     let plan = Plan::new(options)?;
-    let ctx = plan.context(options.seed, options.plant.as_deref())?;
+    let mut ctx = plan.context(options.seed, options.plant.as_deref())?;
+    ctx.cache_type = device::cache_type(options.cache.cache_type);
     let mut run_options = RunOptions::new(plan.suite.clone(), plan.provenance(options.seed)?);
     run_options.jobs = options.jobs.unwrap_or_else(cores).max(1);
     run_options.fail_fast = options.fail_fast;
@@ -277,6 +279,7 @@ pub(crate) fn case() -> Result<u8, Failure> {
         |wire: &Wire| {
             let mut ctx = context(wire.fixtures.clone(), &wire.work, wire.seed);
             ctx.builds = wire.builds.clone();
+            ctx.cache_type = wire.cache_type.0;
             match &wire.plant {
                 Some(id) => library::by_id(id)
                     .map(|fault| ctx.planted(fault.plant))

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Plan, reports};
 use crate::cli::QaOptions;
+use crate::device;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -39,7 +40,8 @@ pub(super) fn run(
     if plan.cases().is_empty() {
         return Ok(apr_harness::score::EXIT_NOTHING_RAN);
     }
-    let ctx = plan.context(options.seed, options.plant.as_deref())?;
+    let mut ctx = plan.context(options.seed, options.plant.as_deref())?;
+    ctx.cache_type = device::cache_type(options.cache.cache_type);
     let mut progress = |step: Step<'_>| {
         if !terminal.json && (terminal.verbose || step.kill != Kill::Killed) {
             // A lost progress line must not stop the proof.

@@ -43,11 +43,11 @@ pub(super) fn run(args: &CompareArgs, terminal: &Terminal) -> Result<u8, Failure
     let Some(target) = &args.target else {
         let recorded = recorded
             .ok_or_else(|| Failure::usage("one model: give a TARGET, or --against-oracle FILE"))?;
-        let target = Loaded::target(&args.source, &args.devices, plant)?;
+        let target = Loaded::target(&args.source, args, plant)?;
         return finish(args, with_recorded(recorded, &target, options)?, Vec::new(), terminal);
     };
-    let source = Loaded::source(&args.source, &args.devices)?;
-    let target = Loaded::target(target, &args.devices, plant)?;
+    let source = Loaded::source(&args.source, args)?;
+    let target = Loaded::target(target, args, plant)?;
     let mut besides = Vec::new();
     let tokens = match recorded {
         Some(recorded) => {

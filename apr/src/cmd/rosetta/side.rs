@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use apr_engine::backend::Device;
+use apr_engine::backend::{CacheType, Device};
 use apr_engine::model::{Lm, LmOptions, Model};
 use apr_engine::text::{ChatOptions, Message, PreparedTokens, prepare_chat, prepare_raw};
 use apr_harness::case::ModelRef;
@@ -12,8 +12,8 @@ use apr_harness::judge::JudgeContext;
 use apr_harness::need::Needs;
 use apr_harness::rosetta::Side;
 
-use crate::cli::DeviceArgs;
-use crate::cli::rosetta::{CompareArgs, SideDevices};
+use crate::cli::rosetta::CompareArgs;
+use crate::cli::{CacheTypeName, DeviceArgs};
 use crate::device;
 use crate::failure::Failure;
 
@@ -22,6 +22,7 @@ pub(super) struct Loaded {
     pub(super) name: String,
     pub(super) model: Model,
     device: Device,
+    cache_type: CacheType,
     plant: Option<Arc<dyn Plant>>,
     /// Holds the files of a planted fault.
     _work: Option<tempfile::TempDir>,
@@ -29,30 +30,37 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// The source, as it is.
-    pub(super) fn source(path: &Path, devices: &SideDevices) -> Result<Self, Failure> {
+    pub(super) fn source(path: &Path, args: &CompareArgs) -> Result<Self, Failure> {
+        let devices = &args.devices;
         let device = device::choose(&DeviceArgs {
             backend: devices.source_backend,
             threads: devices.source_threads,
             isa: devices.source_isa.clone(),
         })?;
-        Self::new(path, device, None)
+        Self::new(path, device, cache_type(devices.source_cache_type, args), None)
     }
 
     /// The target, with what is planted in it.
     pub(super) fn target(
         path: &Path,
-        devices: &SideDevices,
+        args: &CompareArgs,
         plant: Option<Arc<dyn Plant>>,
     ) -> Result<Self, Failure> {
+        let devices = &args.devices;
         let device = device::choose(&DeviceArgs {
             backend: devices.target_backend,
             threads: devices.target_threads,
             isa: devices.target_isa.clone(),
         })?;
-        Self::new(path, device, plant)
+        Self::new(path, device, cache_type(devices.target_cache_type, args), plant)
     }
 
-    fn new(given: &Path, device: Device, plant: Option<Arc<dyn Plant>>) -> Result<Self, Failure> {
+    fn new(
+        given: &Path,
+        device: Device,
+        cache_type: CacheType,
+        plant: Option<Arc<dyn Plant>>,
+    ) -> Result<Self, Failure> {
         let (path, work) = match &plant {
             Some(plant) => planted(given, plant)?,
             None => (given.to_path_buf(), None),
@@ -62,11 +70,12 @@ impl Loaded {
         let planted = planted.unwrap_or_default();
         let format = model.format().name();
         let name = format!("{} ({format}, {device}){planted}", given.display());
-        Ok(Self { name, model, device, plant, _work: work })
+        Ok(Self { name, model, device, cache_type, plant, _work: work })
     }
 
-    /// The model on its device, with an empty cache and what is planted.
+    /// The model on its device, with an empty cache, of the type that was asked for, and what is planted.
     pub(super) fn start(&self, options: LmOptions) -> apr_engine::Result<Box<dyn Lm>> {
+        let options = LmOptions { cache_type: self.cache_type, ..options };
         let spec = device::spec(&self.device);
         let planted = self.plant.as_ref().and_then(|plant| plant.lm(&self.model, &spec, options));
         planted.unwrap_or_else(|| self.model.lm_on(&self.device, options))
@@ -78,7 +87,8 @@ impl Loaded {
         start: &'a dyn Fn() -> apr_engine::Result<Box<dyn Lm>>,
     ) -> Side<'a> {
         let exact = self.device == Device::Scalar;
-        Side { name: self.name.clone(), model: &self.model, start, exact }
+        let (name, cache_type) = (self.name.clone(), self.cache_type);
+        Side { name, model: &self.model, start, exact, cache_type }
     }
 
     /// The prompt as this side reads it.
@@ -104,6 +114,12 @@ impl Loaded {
         ids.truncate(args.positions);
         Ok(ids)
     }
+}
+
+/// What keys and values of a side are cached as: values recorded elsewhere are of f32 arithmetic.
+fn cache_type(asked: Option<CacheTypeName>, args: &CompareArgs) -> CacheType {
+    let usual = if args.against_oracle.is_some() { CacheType::F32 } else { CacheType::default() };
+    asked.map_or(usual, device::cache_type)
 }
 
 /// The fault that is to be planted.

@@ -46,8 +46,8 @@ pub(super) fn run(args: &CompareArgs, terminal: &Terminal) -> Result<u8, Failure
         ));
     }
     let plant = plant(args)?;
-    let source = spoken(&args.source, args, &|path| Loaded::source(path, &args.devices))?;
-    let planted = |path: &Path| Loaded::target(path, &args.devices, plant.clone());
+    let source = spoken(&args.source, args, &|path| Loaded::source(path, args))?;
+    let planted = |path: &Path| Loaded::target(path, args, plant.clone());
     let target = spoken(target, args, &planted)?;
     let found = TextComparison::new(source, target, args.logprob_threshold);
     let exit = match (found.compared(), found.diverges()) {

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::elementwise::{soft_cap, softmax};
-use super::kernels::{Kernels, Strided};
+use super::kernels::{CacheKernels, Kernels, Strided};
 use crate::backend::Attention;
+use crate::backend::kv::Cached;
 
 /// One query head of one row.
 pub(super) struct Query<'a> {
@@ -19,19 +20,20 @@ pub(super) struct Query<'a> {
 }
 
 /// Keys and values of one head, `[positions, head_dim]` each.
-struct Head<'a> {
+struct Head<'a, T> {
     kernels: &'a Kernels,
+    cache_kernels: &'a CacheKernels<T>,
     attention: &'a Attention,
-    keys: Strided<'a>,
-    values: Strided<'a>,
+    keys: Strided<'a, T>,
+    values: Strided<'a, T>,
 }
 
 /// Attention of queries of one head of the cached keys and values, `[positions, kv_heads, head_dim]` each.
-pub(super) fn attend(
+pub(super) fn attend<T>(
     kernels: &Kernels,
+    cache_kernels: &CacheKernels<T>,
     queries: &mut [Query<'_>],
-    keys: &[f32],
-    values: &[f32],
+    cached: &Cached<'_, T>,
     attention: &Attention,
 ) {
     let stride = attention.kv_heads * attention.head_dim;
@@ -41,9 +43,10 @@ pub(super) fn attend(
         });
         let head = Head {
             kernels,
+            cache_kernels,
             attention,
-            keys: Strided { values: &keys[column..], stride },
-            values: Strided { values: &values[column..], stride },
+            keys: Strided { values: &cached.keys[column..], stride },
+            values: Strided { values: &cached.values[column..], stride },
         };
         match pair {
             [first, second] => head.attend_both(first, second),
@@ -52,12 +55,12 @@ pub(super) fn attend(
     }
 }
 
-impl Head<'_> {
+impl<T> Head<'_, T> {
     fn attend_one(&self, query: &mut Query<'_>) {
         let visible = self.attention.visible(query.row);
         let mut weights = vec![0.0; visible.len()];
         for (weight, position) in weights.iter_mut().zip(visible.clone()) {
-            *weight = self.kernels.dot(query.q, self.keys.row(position, query.q.len()));
+            *weight = (self.cache_kernels.dot)(query.q, self.keys.row(position, query.q.len()));
         }
         self.weigh(&mut weights);
         query.dst.fill(0.0);
@@ -79,7 +82,7 @@ impl Head<'_> {
         let mut scores = [vec![0.0; either.len()], vec![0.0; either.len()]];
         let [a_scores, b_scores] = &mut scores;
         let keys = self.keys.from(either.start);
-        (self.kernels.dots)([a.q, b.q], keys, [&mut *a_scores, &mut *b_scores]);
+        (self.cache_kernels.dots)([a.q, b.q], keys, [&mut *a_scores, &mut *b_scores]);
         let part = |of: &Range<usize>| of.start - either.start..of.end - either.start;
         let (a_weights, b_weights) = (&mut a_scores[part(first)], &mut b_scores[part(second)]);
         for weights in [&mut *a_weights, &mut *b_weights] {
@@ -91,7 +94,7 @@ impl Head<'_> {
         self.mix(b, b_weights, second, second.start..both.start);
         let part = |of: &Range<usize>| both.start - of.start..both.end - of.start;
         let weights = [&a_weights[part(first)], &b_weights[part(second)]];
-        (self.kernels.mix)(weights, self.values.from(both.start), [&mut *a.dst, &mut *b.dst]);
+        (self.cache_kernels.mix)(weights, self.values.from(both.start), [&mut *a.dst, &mut *b.dst]);
         self.mix(a, a_weights, first, both.end..first.end);
         self.mix(b, b_weights, second, both.end..second.end);
         a.show(a_weights, first.clone());
@@ -119,7 +122,7 @@ impl Head<'_> {
     ) {
         for position in positions {
             let value = self.values.row(position, query.dst.len());
-            self.kernels.axpy(weights[position - visible.start], value, query.dst);
+            (self.cache_kernels.axpy)(weights[position - visible.start], value, query.dst);
         }
     }
 }

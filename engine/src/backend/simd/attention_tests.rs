@@ -1,44 +1,192 @@
-//! The kernels of attention.
+//! The kernels of attention, over keys and values of either type.
 
-use super::kernels::{Kernels, Strided};
+use std::fmt::Debug;
+
+use half::f16;
+
+use super::Simd;
+use super::kernels::{CacheKernels, Kernels, Strided};
 use super::tests::activations;
+use crate::backend::{Attention, Backend, CacheType, KvRows, KvShape, Scalar};
+use crate::probe::{Op, Site};
+
+/// Random numbers that f16 holds exactly.
+fn halves(rows: usize, cols: usize) -> Vec<f16> {
+    activations(rows, cols).into_iter().map(f16::from_f32).collect()
+}
+
+fn widened(values: &[f16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn check_axpy<T: Copy + Into<f32>>(kernels: &CacheKernels<T>, x: &[T], name: &dyn Debug) {
+    let mut out = vec![1.0; x.len()];
+    (kernels.axpy)(0.5, x, &mut out);
+    for (out, &x) in out.iter().zip(x) {
+        assert!((out - (1.0 + 0.5 * x.into())).abs() <= 1e-6, "{name:?}");
+    }
+}
 
 #[test]
 fn axpy_adds_a_multiple() {
     for kernels in Kernels::available() {
-        for len in [0, 1, 7, 8, 9, 64, 67] {
-            let x = activations(1, len.max(1));
-            let mut out = vec![1.0; len];
-            kernels.axpy(0.5, &x, &mut out);
-            for (out, x) in out.iter().zip(&x) {
-                assert!((out - (1.0 + 0.5 * x)).abs() <= 1e-6, "{kernels:?}");
-            }
+        for len in [0, 1, 7, 8, 9, 15, 16, 17, 64, 67] {
+            let x = &halves(1, len.max(1))[..len];
+            check_axpy(&kernels.f16_cache, x, &kernels);
+            check_axpy(&kernels.f32_cache, &widened(x), &kernels);
         }
+    }
+}
+
+/// Shapes of heads: values, positions.
+const HEADS: [(usize, usize); 10] =
+    [(64, 9), (128, 4), (80, 7), (33, 5), (8, 3), (1, 1), (96, 0), (63, 6), (100, 5), (256, 13)];
+
+fn check_pair<T: Copy>(kernels: &CacheKernels<T>, len: usize, rows: Strided<'_, T>, count: usize) {
+    let x = activations(2, len);
+    let queries = [&x[..len], &x[len..]];
+    let mut scores = [vec![f32::NAN; count], vec![f32::NAN; count]];
+    let mut mixed = [vec![0.5; len], vec![-0.5; len]];
+    let [a, b] = &mut scores;
+    (kernels.dots)(queries, rows, [a, b]);
+    let ([a, b], mut one_by_one) = (&mut mixed, [vec![0.5; len], vec![-0.5; len]]);
+    (kernels.mix)([&scores[0], &scores[1]], rows, [a, b]);
+    for n in 0..2 {
+        for (j, score) in scores[n].iter().enumerate() {
+            let row = rows.row(j, len);
+            let one = (kernels.dot)(queries[n], row);
+            assert_eq!(score.to_bits(), one.to_bits(), "{len} x {count}");
+            (kernels.axpy)(*score, row, &mut one_by_one[n]);
+        }
+        assert_eq!(bits(&mixed[n]), bits(&one_by_one[n]), "{len} x {count}");
     }
 }
 
 #[test]
 fn two_queries_at_once_get_the_bits_of_one_each() {
     for kernels in Kernels::available() {
-        for (len, positions) in [(64, 9), (128, 4), (80, 7), (33, 5), (8, 3), (1, 1), (96, 0)] {
+        for (len, count) in HEADS {
             let stride = len + 3;
-            let (x, rows) = (activations(2, len), activations(positions + 1, stride));
-            let rows = Strided { values: &rows, stride };
-            let queries = [&x[..len], &x[len..]];
-            let mut scores = [vec![f32::NAN; positions], vec![f32::NAN; positions]];
-            let mut mixed = [vec![0.5; len], vec![-0.5; len]];
-            let [a, b] = &mut scores;
-            (kernels.dots)(queries, rows, [a, b]);
-            let ([a, b], mut one_by_one) = (&mut mixed, [vec![0.5; len], vec![-0.5; len]]);
-            (kernels.mix)([&scores[0], &scores[1]], rows, [a, b]);
-            for n in 0..2 {
-                for (j, score) in scores[n].iter().enumerate() {
-                    let row = rows.row(j, len);
-                    assert_eq!(score.to_bits(), kernels.dot(queries[n], row).to_bits());
-                    kernels.axpy(*score, row, &mut one_by_one[n]);
+            let values = halves(count + 1, stride);
+            check_pair(&kernels.f16_cache, len, Strided { values: &values, stride }, count);
+            let values = widened(&values);
+            check_pair(&kernels.f32_cache, len, Strided { values: &values, stride }, count);
+        }
+    }
+}
+
+/// Attention of two kinds of heads, in a window and bent or not, over `context` positions of which the last `rows` ask.
+struct Shape {
+    head_dim: usize,
+    heads: usize,
+    kv_heads: usize,
+    context: usize,
+    rows: usize,
+    window: Option<usize>,
+    cap: Option<f32>,
+}
+
+const SHAPES: [Shape; 6] = [
+    Shape { head_dim: 64, heads: 4, kv_heads: 4, context: 9, rows: 9, window: None, cap: None },
+    Shape { head_dim: 32, heads: 7, kv_heads: 1, context: 33, rows: 5, window: None, cap: None },
+    Shape {
+        head_dim: 33,
+        heads: 6,
+        kv_heads: 2,
+        context: 20,
+        rows: 20,
+        window: Some(7),
+        cap: None,
+    },
+    Shape { head_dim: 80, heads: 4, kv_heads: 2, context: 12, rows: 1, window: Some(3), cap: None },
+    Shape { head_dim: 7, heads: 2, kv_heads: 1, context: 5, rows: 3, window: None, cap: Some(2.0) },
+    Shape { head_dim: 256, heads: 2, kv_heads: 2, context: 3, rows: 2, window: Some(1), cap: None },
+];
+
+impl Shape {
+    /// Random queries over random keys and values, that f16 holds exactly where `exact`: the mixed values and the
+    /// probabilities.
+    fn run<B: Backend<Buf = Vec<f32>>>(
+        &self,
+        backend: &B,
+        cache_type: CacheType,
+        exact: bool,
+    ) -> [Vec<f32>; 2] {
+        let width = self.kv_heads * self.head_dim;
+        let numbers = |rows| {
+            if exact { widened(&halves(rows, width)) } else { activations(rows, width) }
+        };
+        let (keys, mut values) = (numbers(self.context), numbers(self.context));
+        values.reverse();
+        let q = activations(self.rows, self.heads * self.head_dim);
+        let attention = Attention {
+            layer: 0,
+            position: self.context - self.rows,
+            rows: self.rows,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: 0.1,
+            causal: true,
+            window: self.window,
+            cap: self.cap,
+        };
+        let shape = KvShape { layers: 1, width, capacity: self.context, cache_type };
+        let mut kv = backend.kv_alloc(shape).unwrap();
+        let rows = KvRows { layer: 0, position: 0, rows: self.context };
+        backend.kv_append(&mut kv, &keys, &values, rows).unwrap();
+        let mut mixed = vec![f32::NAN; q.len()];
+        let mut scores = vec![f32::NAN; self.rows * self.heads * self.context];
+        let site = Site::layer(0, Op::AttnOut);
+        backend.attention(site, &mut mixed, &q, &kv, &attention, Some(&mut scores)).unwrap();
+        [mixed, scores]
+    }
+}
+
+#[test]
+fn attention_over_either_type_is_that_of_the_oracle() {
+    for shape in SHAPES {
+        for &cache_type in CacheType::ALL {
+            let expected = shape.run(&Scalar, cache_type, false);
+            for kernels in Kernels::available() {
+                let simd = Simd::new(Some(kernels.isa()), 1).unwrap();
+                let found = shape.run(&simd, cache_type, false);
+                for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                    let (head_dim, error) = (shape.head_dim, (found - expected).abs());
+                    assert!(error <= 1e-5, "{kernels:?} {cache_type} {head_dim}: {error}");
                 }
             }
-            assert_eq!(mixed, one_by_one, "{kernels:?} {len} x {positions}");
         }
+    }
+}
+
+#[test]
+fn numbers_that_f16_holds_give_the_same_bits_in_either_type() {
+    for shape in SHAPES {
+        for kernels in Kernels::available() {
+            for threads in [1, 2, 3] {
+                let simd = Simd::new(Some(kernels.isa()), threads).unwrap();
+                let run = |cache_type| shape.run(&simd, cache_type, true).map(|all| bits(&all));
+                let same = run(CacheType::F16) == run(CacheType::F32);
+                assert!(same, "{kernels:?} {} on {threads}", shape.head_dim);
+            }
+        }
+        let run = |cache_type| shape.run(&Scalar, cache_type, true).map(|all| bits(&all));
+        assert!(run(CacheType::F16) == run(CacheType::F32), "{}", shape.head_dim);
+    }
+}
+
+/// What is cached is rounded once: an f32 cache of numbers rounded beforehand is the same cache.
+#[test]
+fn every_row_of_a_chunk_sees_rounded_keys_and_values() {
+    for shape in SHAPES {
+        let simd = Simd::new(None, 1).unwrap();
+        let [rounded, exact] = [false, true]
+            .map(|exact| shape.run(&simd, CacheType::F16, exact).map(|all| bits(&all)));
+        assert!(rounded == exact, "{}", shape.head_dim);
     }
 }

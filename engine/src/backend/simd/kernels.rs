@@ -7,6 +7,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use half::f16;
+
 use super::activations::{Activations, Arranged, Form, Q8, Q8Super};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
@@ -100,15 +102,15 @@ pub(super) struct Columns<'a> {
 
 /// Rows that lie `stride` values apart.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Strided<'a> {
-    pub(super) values: &'a [f32],
+pub(super) struct Strided<'a, T> {
+    pub(super) values: &'a [T],
     pub(super) stride: usize,
 }
 
-impl<'a> Strided<'a> {
+impl<'a, T> Strided<'a, T> {
     /// The first `len` values of row `row`.
     #[inline]
-    pub(super) fn row(&self, row: usize, len: usize) -> &'a [f32] {
+    pub(super) fn row(&self, row: usize, len: usize) -> &'a [T] {
         &self.values[row * self.stride..][..len]
     }
 
@@ -119,9 +121,20 @@ impl<'a> Strided<'a> {
 }
 
 /// Products of two queries with as many keys as there is room for in each output: `(queries, keys, out)`.
-pub(super) type PairDots = fn([&[f32]; 2], Strided<'_>, [&mut [f32]; 2]);
+pub(super) type PairDots<T> = fn([&[f32]; 2], Strided<'_, T>, [&mut [f32]; 2]);
 /// Adds rows of values by their weights to each of two outputs, row after row: `(weights, values, out)`.
-pub(super) type PairMix = fn([&[f32]; 2], Strided<'_>, [&mut [f32]; 2]);
+pub(super) type PairMix<T> = fn([&[f32]; 2], Strided<'_, T>, [&mut [f32]; 2]);
+
+/// Kernels of attention over keys and values stored as `T`. Equal numbers give equal bits, whatever they are stored as.
+#[derive(Clone, Copy)]
+pub(super) struct CacheKernels<T> {
+    /// Sum of products of a query with a key of its length.
+    pub(super) dot: fn(&[f32], &[T]) -> f32,
+    /// Adds a multiple of a row of values to an output of its length.
+    pub(super) axpy: fn(f32, &[T], &mut [f32]),
+    pub(super) dots: PairDots<T>,
+    pub(super) mix: PairMix<T>,
+}
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
@@ -130,9 +143,8 @@ pub struct Kernels {
     /// How many rows of activations plain products want [`Arranged`], if any.
     pub(super) many: Option<usize>,
     pub(super) dot: fn(&[f32], &[f32]) -> f32,
-    pub(super) axpy: fn(f32, &[f32], &mut [f32]),
-    pub(super) dots: PairDots,
-    pub(super) mix: PairMix,
+    pub(super) f16_cache: CacheKernels<f16>,
+    pub(super) f32_cache: CacheKernels<f32>,
     /// `x = exp(x - shift)`: `(x, shift)`.
     pub(super) exp_from: fn(&mut [f32], f32),
     /// `gate = gate / (1 + exp(-gate)) * up`: `(gate, up)`.
@@ -206,12 +218,6 @@ impl Kernels {
     pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
         let len = a.len().min(b.len());
         (self.dot)(&a[..len], &b[..len])
-    }
-
-    /// Adds `scale * x` to `out`, over the shorter of both.
-    pub fn axpy(&self, scale: f32, x: &[f32], out: &mut [f32]) {
-        let len = x.len().min(out.len());
-        (self.axpy)(scale, &x[..len], &mut out[..len]);
     }
 
     /// Prepares `values`, `[rows, cols]`, for products with weights of the dtypes in `weights`.

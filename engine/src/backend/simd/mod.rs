@@ -21,7 +21,7 @@ mod statistics;
 mod tests;
 
 use super::host::{check_dtype, front, front_mut};
-use super::kv::HostKv;
+use super::kv::{Cached, HostKv, KvLayer};
 use super::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope, too_short};
 use crate::error::{Code, Error, Result};
 use crate::model::config::Activation;
@@ -30,6 +30,7 @@ use crate::probe::Site;
 use crate::tensor::Tensor;
 
 use attention::Query;
+use kernels::CacheKernels;
 use pool::Pool;
 
 pub use activations::Activations;
@@ -95,6 +96,44 @@ impl Simd {
         let items: Vec<_> = dst.chunks_exact_mut(width).enumerate().collect();
         self.pool.each(items, rows * work_per_row, |(row, values)| {
             task(row, values);
+            Ok(())
+        })
+    }
+
+    /// Attention over keys and values of any type, with the kernels for it.
+    fn attend<T: Send + Sync>(
+        &self,
+        site: Site,
+        dst: &mut [f32],
+        q: &[f32],
+        (cached, kernels): (Cached<'_, T>, &CacheKernels<T>),
+        a: &Attention,
+        scores: Option<&mut Vec<f32>>,
+    ) -> Result<()> {
+        let len = a.rows * a.heads * a.head_dim;
+        let q = front(q, len, Some(site))?;
+        let dst = front_mut(dst, len, Some(site))?;
+        let scores = match scores {
+            Some(scores) => front_mut(scores, a.rows * a.heads * a.context(), Some(site))?,
+            None => &mut [],
+        };
+        let mut scores = scores.chunks_exact_mut(a.context());
+        let heads = q.chunks_exact(a.head_dim).zip(dst.chunks_exact_mut(a.head_dim));
+        // Queries that read the same keys lie side by side.
+        let mut queries: Vec<Vec<Query<'_>>> = Vec::new();
+        queries.resize_with(a.kv_heads, Vec::new);
+        for (index, (q, dst)) in heads.enumerate() {
+            let (row, head) = (index / a.heads, index % a.heads);
+            let query = Query { q, dst, scores: scores.next(), row, head };
+            queries[head / (a.heads / a.kv_heads)].push(query);
+        }
+        let items = queries.iter_mut().flat_map(|queries| {
+            let tile = self.pool.tile(queries.len()).next_multiple_of(2);
+            queries.chunks_mut(tile)
+        });
+        let work = 2 * len * a.context();
+        self.pool.each(items.collect(), work, |queries| {
+            attention::attend(&self.kernels, kernels, queries, &cached, a);
             Ok(())
         })
     }
@@ -214,34 +253,15 @@ impl Backend for Simd {
         attention: &Attention,
         scores: Option<&mut Vec<f32>>,
     ) -> Result<()> {
-        let a = attention;
-        let (keys, values) = kv.layer(a.layer, a.context())?;
-        let len = a.rows * a.heads * a.head_dim;
-        let q = front(q, len, Some(site))?;
-        let dst = front_mut(dst, len, Some(site))?;
-        let scores = match scores {
-            Some(scores) => front_mut(scores, a.rows * a.heads * a.context(), Some(site))?,
-            None => &mut [],
-        };
-        let mut scores = scores.chunks_exact_mut(a.context());
-        let heads = q.chunks_exact(a.head_dim).zip(dst.chunks_exact_mut(a.head_dim));
-        // Queries that read the same keys lie side by side.
-        let mut queries: Vec<Vec<Query<'_>>> = Vec::new();
-        queries.resize_with(a.kv_heads, Vec::new);
-        for (index, (q, dst)) in heads.enumerate() {
-            let (row, head) = (index / a.heads, index % a.heads);
-            let query = Query { q, dst, scores: scores.next(), row, head };
-            queries[head / (a.heads / a.kv_heads)].push(query);
+        let kernels = &self.kernels;
+        match kv.layer(attention.layer, attention.context())? {
+            KvLayer::F16(cached) => {
+                self.attend(site, dst, q, (cached, &kernels.f16_cache), attention, scores)
+            }
+            KvLayer::F32(cached) => {
+                self.attend(site, dst, q, (cached, &kernels.f32_cache), attention, scores)
+            }
         }
-        let items = queries.iter_mut().flat_map(|queries| {
-            let tile = self.pool.tile(queries.len()).next_multiple_of(2);
-            queries.chunks_mut(tile)
-        });
-        let work = 2 * len * a.context();
-        self.pool.each(items.collect(), work, |queries| {
-            attention::attend(&self.kernels, queries, keys, values, a);
-            Ok(())
-        })
     }
 
     fn act_mul(

@@ -3,10 +3,11 @@
 //! Order of float operations: plain products sum 16 lanes, element i into lane i % 16, and then the
 //! lanes pairwise; packed products sum block by block, each block exactly in integers first.
 
+use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
 use super::activations::{Q8, Q8Row, Q8Super, Q8SuperRow, per_step};
-use super::kernels::{Columns, Isa, Kernels, Strided};
+use super::kernels::{CacheKernels, Columns, Isa, Kernels, Strided};
 use super::parts::{Small, Super};
 use super::statistics::portable_statistics;
 use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER};
@@ -16,9 +17,8 @@ pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     many: None,
     dot,
-    axpy,
-    dots,
-    mix,
+    f16_cache: CacheKernels { dot, axpy, dots, mix },
+    f32_cache: CacheKernels { dot, axpy, dots, mix },
     exp_from,
     silu_mul,
     round_block,
@@ -55,27 +55,53 @@ fn reduce(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+/// A type of cached keys and values.
+trait Stored: Copy + Into<f32> {
+    fn widen(values: &[Self; LANES]) -> [f32; LANES];
+}
+
+impl Stored for f32 {
+    fn widen(values: &[Self; LANES]) -> [f32; LANES] {
+        *values
+    }
+}
+
+impl Stored for f16 {
+    fn widen(values: &[Self; LANES]) -> [f32; LANES] {
+        let mut wide = [0.0; LANES];
+        values.convert_to_f32_slice(&mut wide);
+        wide
+    }
+}
+
+fn dot<T: Stored>(a: &[f32], b: &[T]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a.iter().zip(b) {
+        let b = T::widen(b);
         for lane in 0..LANES {
             lanes[lane] += a[lane] * b[lane];
         }
     }
-    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += a * b;
+    for (lane, (a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += a * b.into();
     }
     reduce(lanes)
 }
 
-fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out += scale * x;
+fn axpy<T: Stored>(scale: f32, x: &[T], out: &mut [f32]) {
+    let ((x, x_rest), (out, out_rest)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (x, out) in x.iter().zip(out) {
+        for (out, x) in out.iter_mut().zip(T::widen(x)) {
+            *out += scale * x;
+        }
+    }
+    for (&x, out) in x_rest.iter().zip(out_rest) {
+        *out += scale * x.into();
     }
 }
 
-fn dots(queries: [&[f32]; 2], keys: Strided<'_>, out: [&mut [f32]; 2]) {
+fn dots<T: Stored>(queries: [&[f32]; 2], keys: Strided<'_, T>, out: [&mut [f32]; 2]) {
     for (query, out) in queries.into_iter().zip(out) {
         for (j, out) in out.iter_mut().enumerate() {
             *out = dot(query, keys.row(j, query.len()));
@@ -83,7 +109,7 @@ fn dots(queries: [&[f32]; 2], keys: Strided<'_>, out: [&mut [f32]; 2]) {
     }
 }
 
-fn mix(weights: [&[f32]; 2], values: Strided<'_>, out: [&mut [f32]; 2]) {
+fn mix<T: Stored>(weights: [&[f32]; 2], values: Strided<'_, T>, out: [&mut [f32]; 2]) {
     for (weights, out) in weights.into_iter().zip(out) {
         for (j, weight) in weights.iter().enumerate() {
             axpy(*weight, values.row(j, out.len()), out);

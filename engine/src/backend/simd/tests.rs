@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::activations::{Activations, Q8, Q8Super};
 use super::kernels::{Isa, Kernels};
 use super::{Simd, pool};
-use crate::backend::{Attention, Backend, KvRows, KvShape};
+use crate::backend::{Attention, Backend, CacheType, KvRows, KvShape};
 use crate::dtype::Dtype;
 use crate::error::Code;
 use crate::model::config::Activation;
@@ -345,7 +345,7 @@ fn one_row_has_the_same_bits_on_any_number_of_threads() {
     let shape = Shape::new(&[outputs as u64, inputs as u64]).unwrap();
     let weight = Tensor::new(Dtype::Q8_0, shape, Bytes::new(Arc::new(words))).unwrap();
     let (site, x) = (Site::model(Op::Logits), activations(1, 40_000));
-    let shape = KvShape { layers: 1, width: 512, capacity: context };
+    let shape = KvShape { layers: 1, width: 512, capacity: context, cache_type: CacheType::F16 };
     let sight = Attention {
         layer: 0,
         position: context - 1,

@@ -23,8 +23,8 @@ pub use files::{
     QuantizeRoundtrip, TensorLayout, TensorQuality, Validation,
 };
 pub use numbers::{
-    Against, Class, Determinism, Invariant, LogitsClose, MatchesOracle, OpName, Oracle, Path,
-    PathEqual, Repeated, RowSpread, Stage,
+    Against, CacheSize, CacheTypeName, Class, Determinism, Invariant, LogitsClose, MatchesOracle,
+    OpName, Oracle, Path, PathEqual, Repeated, RowSpread, Stage,
 };
 pub use outside::{
     Cli, CliExpect, Clock, ConvertRun, History, HistoryRule, Hostile, JsonExpect, JsonTest, Phase,
@@ -61,6 +61,8 @@ pub enum Check {
     CompareInference(CompareInference),
     /// Two execution paths give the same numbers.
     PathEqual(PathEqual),
+    /// The cache takes the bytes of its type.
+    CacheSize(CacheSize),
     /// The same call gives the same result again.
     Determinism(Determinism),
     /// The model's answers are the recorded ones.
@@ -118,6 +120,7 @@ impl Check {
             Self::LogitsClose(_) => "logits-close",
             Self::CompareInference(_) => "compare-inference",
             Self::PathEqual(_) => "path-equal",
+            Self::CacheSize(_) => "cache-size",
             Self::Determinism(_) => "determinism",
             Self::Golden(_) => "golden",
             Self::Arithmetic(_) => "arithmetic",
@@ -157,6 +160,7 @@ impl Check {
             | Self::LogitsClose(_)
             | Self::CompareInference(_)
             | Self::PathEqual(_)
+            | Self::CacheSize(_)
             | Self::Determinism(_)
             | Self::Golden(_)
             | Self::Arithmetic(_)

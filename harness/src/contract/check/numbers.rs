@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use apr_engine::backend::CacheType;
 use apr_engine::probe::Op;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,9 @@ pub struct LogitsClose {
     /// Sites to compare, as `layers.0.attn_norm` or `layers.*.attn_norm`; the logits when empty.
     #[serde(default)]
     pub sites: Vec<String>,
+    /// What keys and values are cached as, on both sides, one type after the other; what the run was told when empty.
+    #[serde(default)]
+    pub cache_types: Vec<CacheTypeName>,
     /// The bounds.
     pub tolerance: Parity,
 }
@@ -151,6 +155,39 @@ pub enum Against {
     Oracle(Oracle),
     /// The same backend on another form of the same model.
     Form(String),
+    /// The same backend on the same form, with keys and values cached as another type.
+    CacheType(CacheTypeName),
+}
+
+/// What keys and values are cached as, by its name: `f16` or `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct CacheTypeName(pub CacheType);
+
+impl TryFrom<String> for CacheTypeName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        CacheType::from_name(&name).map(Self).ok_or_else(|| {
+            let known: Vec<&str> = CacheType::ALL.iter().map(|one| one.name()).collect();
+            format!("{name:?} is no cache type; known are {}", known.join(", "))
+        })
+    }
+}
+
+impl From<CacheTypeName> for String {
+    fn from(name: CacheTypeName) -> Self {
+        name.0.name().to_owned()
+    }
+}
+
+/// Parameters of `cache-size`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CacheSize {
+    /// What keys and values are cached as, one type after the other.
+    pub cache_types: Vec<CacheTypeName>,
 }
 
 /// A SafeTensors file of recorded tokens, logits and activations.

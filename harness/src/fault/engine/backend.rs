@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use apr_engine::backend::{Attention, Backend, KvRows, KvShape, Norm, Rope};
+use apr_engine::backend::{Attention, Backend, CacheType, KvRows, KvShape, Norm, Rope};
 use apr_engine::model::{Activation, Role, RopeStyle, Slot};
 use apr_engine::probe::{Op, Site};
 use apr_engine::{Code, Error, Result, Tensor};
 
 use super::EngineFault;
-use super::spoil::{column_major, less_one, reorder_heads};
+use super::spoil::{column_major, less_one, reorder_heads, spoil_cached};
 
 /// How often [`EngineFault::ObservedSlow`] computes attention.
 const OBSERVED_REPEATS: usize = 256;
@@ -110,7 +110,11 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn kv_alloc(&self, shape: KvShape) -> Result<Self::Kv> {
-        self.inner.kv_alloc(shape)
+        let cache_type = match self.fault {
+            EngineFault::CacheTypeIgnored => CacheType::F32,
+            _ => shape.cache_type,
+        };
+        self.inner.kv_alloc(KvShape { cache_type, ..shape })
     }
 
     fn write(&self, dst: &mut Self::Buf, values: &[f32]) -> Result<()> {
@@ -255,6 +259,12 @@ impl<B: Backend> Backend for Faulty<B> {
         match self.at(Site::layer(rows.layer, Op::RopeK)) {
             EngineFault::StaleKey => {}
             EngineFault::KeysAreValues => return self.inner.kv_append(kv, v, k, rows),
+            fault @ (EngineFault::CacheCoarse | EngineFault::CacheSwapped) => {
+                let len = self.key_width.load(Ordering::Relaxed) * rows.rows;
+                let k = self.edited(k, len, |keys| spoil_cached(fault, keys))?;
+                let v = self.edited(v, len, |values| spoil_cached(fault, values))?;
+                return self.inner.kv_append(kv, &k, &v, rows);
+            }
             _ => return self.inner.kv_append(kv, k, v, rows),
         }
         let width = self.key_width.load(Ordering::Relaxed);

@@ -369,6 +369,24 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::MemoryKept,
     ),
     defect(
+        "engine/cache-type-ignored",
+        "keys and values are cached in f32, whatever was asked for",
+        &["FI-85"],
+        EngineFault::CacheTypeIgnored,
+    ),
+    defect(
+        "engine/cache-coarse",
+        "a cache in f16 keeps eight significant bits",
+        &["FI-70"],
+        EngineFault::CacheCoarse,
+    ),
+    defect(
+        "engine/cache-swapped",
+        "neighbouring values of a cache in f16 change places",
+        &["FI-70"],
+        EngineFault::CacheSwapped,
+    ),
+    defect(
         "engine/token-wrapped",
         "a token id outside the vocabulary is taken for another one",
         &["FI-62"],

@@ -9,8 +9,8 @@ mod spoil;
 
 use std::time::Instant;
 
-use apr_engine::backend::Scalar;
 use apr_engine::backend::simd::{Isa, Simd};
+use apr_engine::backend::{CacheType, Scalar};
 use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Role, Slot, Transformer, Want};
 use apr_engine::probe::{Op, Probe, Site, Tap};
 use apr_engine::{Code, Error, Result};
@@ -150,6 +150,12 @@ pub enum EngineFault {
     MemoryKept,
     /// A token id outside the vocabulary is taken for another one.
     TokenWrapped,
+    /// Keys and values are cached in f32, whatever was asked for.
+    CacheTypeIgnored,
+    /// A cache in f16 keeps the eight significant bits of bf16.
+    CacheCoarse,
+    /// In a cache in f16 neighbouring values change places.
+    CacheSwapped,
 }
 
 impl EngineFault {
@@ -186,6 +192,9 @@ impl EngineFault {
             | Self::StaleKey
             | Self::KeysAreValues
             | Self::ChunkForgotten
+            | Self::CacheTypeIgnored
+            | Self::CacheCoarse
+            | Self::CacheSwapped
             | Self::SoftmaxUnnormalised => Op::AttnScores,
             Self::RowSwap | Self::Nondeterministic => Op::OProj,
             Self::ResidualDoubled | Self::LayerSkipped { .. } => Op::AttnResidual,
@@ -338,12 +347,17 @@ fn set_up(
     Ok(Box::new(FaultyLm { inner: lm, fault }))
 }
 
-/// The defect that shows itself under `spec` and `options`: some need threads, an instruction set or an allocation.
+/// The defect that shows itself under `spec` and `options`: some need threads, an instruction set, an allocation or a cache
+/// in f16.
 fn in_effect(fault: EngineFault, spec: &BackendSpec, options: &LmOptions) -> EngineFault {
     let shows = match fault {
         EngineFault::ThreadsRace => spec.threads.is_some_and(|threads| threads > 1),
         EngineFault::IsaDiffers => spec.isa.as_deref() == Some(Isa::Portable.name()),
         EngineFault::AllocationMatters => options.context.is_some(),
+        EngineFault::CacheCoarse | EngineFault::CacheSwapped => {
+            let halves = options.cache_type == CacheType::F16;
+            return if halves { fault } else { EngineFault::Nothing };
+        }
         _ => return fault,
     };
     if shows { EngineFault::TileZero { layer: 0 } } else { EngineFault::Nothing }
@@ -373,6 +387,14 @@ impl Lm for FaultyLm {
 
     fn position(&self) -> usize {
         self.inner.position()
+    }
+
+    fn cache_type(&self) -> CacheType {
+        self.inner.cache_type()
+    }
+
+    fn cache_bytes(&self) -> usize {
+        self.inner.cache_bytes()
     }
 
     fn truncate(&mut self, len: usize) {

@@ -9,6 +9,20 @@ use apr_engine::{Code, Error, Result, Tensor};
 use super::EngineFault;
 use super::backend::Faulty;
 
+/// Keys or values on their way into the cache.
+pub(super) fn spoil_cached(fault: EngineFault, values: &mut [f32]) {
+    if fault == EngineFault::CacheSwapped {
+        for pair in values.chunks_exact_mut(2) {
+            pair.swap(0, 1);
+        }
+        return;
+    }
+    for value in values {
+        // The upper half of an f32 is its bf16; half a unit of its last place more rounds to nearest.
+        *value = f32::from_bits((value.to_bits() + 0x8000) & 0xFFFF_0000);
+    }
+}
+
 impl<B: Backend> Faulty<B> {
     pub(super) fn edit(
         &self,

@@ -117,7 +117,7 @@ fn reached(verdict: Verdict, seen: &Recording) -> Verdict {
 
 impl Cell<'_> {
     fn start(&self) -> Look<Box<dyn Lm>> {
-        let options = LmOptions { context: Some(self.tokens.ids.len()), ..LmOptions::default() };
+        let options = LmOptions { context: Some(self.tokens.ids.len()), ..self.ctx.options() };
         self.ctx.lm(self.model, &self.spec, options)
     }
 
@@ -142,8 +142,7 @@ impl Cell<'_> {
     /// What the oracle computes at each site out of what `seen` had in front of it.
     fn oracle(&self, seen: &Recording) -> Look<Arc<Recording>> {
         self.ctx.remember_sized(&self.key("oracle"), self.form, Recording::bytes, || {
-            let options =
-                LmOptions { context: Some(self.tokens.ids.len()), ..LmOptions::default() };
+            let options = LmOptions { context: Some(self.tokens.ids.len()), ..self.ctx.options() };
             let mut scalar = self.ctx.lm(self.model, &BackendSpec::scalar(), options)?;
             let parts = recording::stepped(&self.tokens.ids);
             Ok(recording::record_given(&mut *scalar, &parts, seen))

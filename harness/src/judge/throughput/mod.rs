@@ -7,8 +7,6 @@
 mod paired;
 mod side;
 
-use apr_engine::model::LmOptions;
-
 use super::Planned;
 use super::context::{BackendSpec, JudgeContext, Look};
 use crate::contract::check::{Phase, Rival, Throughput};
@@ -36,9 +34,8 @@ pub(super) fn judge(check: &Throughput, case: &Planned, ctx: &JudgeContext) -> L
         Rival::Phase(phase) => rival_task.phase = *phase,
         Rival::Tokens(tokens) => rival_task.tokens = *tokens,
     }
-    let tested_lm = ctx.lm(&*ctx.model(form)?, &spec, LmOptions::default())?;
-    let mut rival_lm =
-        ctx.lm(&*ctx.reference_model(&rival_form)?, &rival_spec, LmOptions::default())?;
+    let tested_lm = ctx.lm(&*ctx.model(form)?, &spec, ctx.options())?;
+    let mut rival_lm = ctx.lm(&*ctx.reference_model(&rival_form)?, &rival_spec, ctx.options())?;
     let longest = task.tokens.max(rival_task.tokens);
     let room = tested_lm.context().min(rival_lm.context());
     if longest == 0 || longest >= room {

@@ -22,7 +22,7 @@ pub(super) mod super_panel;
 pub(super) mod supers;
 pub(super) mod vector;
 
-use super::kernels::{Isa, Kernels};
+use super::kernels::{CacheKernels, Isa, Kernels};
 
 /// A table entry: the call is sound because tables are handed out on machines with the features only.
 macro_rules! entry {
@@ -40,9 +40,18 @@ pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     many: Some(block_panel::MANY),
     dot: entry!(plain::dot, a, b),
-    axpy: entry!(plain::axpy, scale, x, out),
-    dots: entry!(attention::dots, queries, keys, out),
-    mix: entry!(attention::mix, weights, values, out),
+    f16_cache: CacheKernels {
+        dot: entry!(attention::f16_dot, query, key),
+        axpy: entry!(attention::f16_axpy, scale, x, out),
+        dots: entry!(attention::f16_dots, queries, keys, out),
+        mix: entry!(attention::f16_mix, weights, values, out),
+    },
+    f32_cache: CacheKernels {
+        dot: entry!(attention::f32_dot, query, key),
+        axpy: entry!(attention::f32_axpy, scale, x, out),
+        dots: entry!(attention::f32_dots, queries, keys, out),
+        mix: entry!(attention::f32_mix, weights, values, out),
+    },
     exp_from: entry!(exponential::exp_from, x, shift),
     silu_mul: entry!(exponential::silu_mul, gate, up),
     round_block: entry!(rounding::round_block, values, quants),

@@ -20,22 +20,10 @@ pub(in super::super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     plain_dot(a, b, |chunk| load_f32(chunk), |&value| value)
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn axpy(scale: f32, x: &[f32], out: &mut [f32]) {
-    let factor = _mm256_set1_ps(scale);
-    let ((x, x_rest), (out, out_rest)) = (x.as_chunks::<8>(), out.as_chunks_mut::<8>());
-    for (x, out) in x.iter().zip(out) {
-        store_f32(_mm256_fmadd_ps(factor, load_f32(x), load_f32(out)), out);
-    }
-    for (x, out) in x_rest.iter().zip(out_rest) {
-        *out = scale.mul_add(*x, *out);
-    }
-}
-
 /// Sum of products of `a`, eight elements of which `load` widens at once and one `single`, with `b`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn plain_dot<T>(
+pub(super) fn plain_dot<T>(
     a: &[T],
     b: &[f32],
     load: impl Fn(&[T; 8]) -> __m256,
