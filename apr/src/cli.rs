@@ -1,12 +1,15 @@
 //! The command line: exactly what the user typed, nothing computed.
 
 pub(crate) mod bench;
+pub(crate) mod device;
 pub(crate) mod profile;
 pub(crate) mod rosetta;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use device::{BackendName, CacheArgs, CacheTypeName, DeviceArgs};
 
 use crate::exit;
 
@@ -102,46 +105,6 @@ pub(crate) struct ModelArg {
     /// A model file (GGUF, SafeTensors, APR) or a Hugging Face directory.
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
-}
-
-/// How keys and values are kept.
-#[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct CacheArgs {
-    /// Type of the cached keys and values: f16 takes half the memory, f32 keeps them as they were computed.
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = CacheTypeName::F16)]
-    pub(crate) cache_type: CacheTypeName,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CacheTypeName {
-    /// Half precision.
-    F16,
-    /// Single precision.
-    F32,
-}
-
-/// Where to compute.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct DeviceArgs {
-    /// Backend; default: the fastest that is available.
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub(crate) backend: Option<BackendName>,
-    /// Threads of the simd backend; default: all cores.
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// Instruction set of the simd backend; default: the best of this machine.
-    #[arg(long, value_name = "ISA")]
-    pub(crate) isa: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BackendName {
-    /// The oracle: naive loops, f64 accumulators.
-    Scalar,
-    /// Run-time dispatched SIMD kernels.
-    Simd,
-    /// NVIDIA GPU.
-    Cuda,
 }
 
 #[derive(Args, Debug)]
