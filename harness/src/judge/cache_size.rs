@@ -1,11 +1,9 @@
 //! `cache-size`: the key-value cache takes the bytes of its type, and no more.
 
-use apr_engine::model::LmOptions;
-
 use super::Planned;
 use super::context::{BackendSpec, JudgeContext, Look};
 use super::look::{all_of, logits, token_sets};
-use crate::contract::check::CacheSize;
+use crate::contract::check::{CacheSize, CacheTypeName};
 use crate::verdict::Verdict;
 
 /// Judges `check` on `case`.
@@ -17,7 +15,7 @@ pub(super) fn judge(check: &CacheSize, case: &Planned, ctx: &JudgeContext) -> Lo
     let per_position = 2 * config.layers * config.kv_width();
     let (mut caches, mut violations) = (0, Vec::new());
     for cache_type in check.cache_types.iter().map(|name| name.0) {
-        let options = LmOptions { cache_type, ..ctx.options() };
+        let options = ctx.options_with(Some(CacheTypeName(cache_type)));
         for tokens in token_sets(ctx, form, &model, &[])? {
             let mut lm = ctx.lm(&model, &spec, options)?;
             logits(&mut *lm, &tokens.ids)?;

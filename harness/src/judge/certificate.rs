@@ -155,10 +155,11 @@ fn steps(certificate: &Certificate, lm: &mut dyn Lm) -> Look<Vec<Step>> {
 fn walk(check: &Golden, case: &Planned, ctx: &JudgeContext) -> Look<(f64, Vec<Step>)> {
     let form = ctx.form(case)?;
     let spec = BackendSpec::of(&case.info.cell);
-    let walked = ctx.remember(&format!("greedy walk {spec:?}"), form, || {
+    let options = ctx.options_with(check.cache_type);
+    let walked = ctx.remember(&format!("greedy walk {spec:?} {options:?}"), form, || {
         let certificate = certificate(form, ctx)?;
         let model = ctx.model(form)?;
-        let mut lm = ctx.lm(&model, &spec, ctx.options())?;
+        let mut lm = ctx.lm(&model, &spec, options)?;
         Ok((certificate.noise, steps(&certificate, &mut *lm)?))
     })?;
     let (noise, all) = &*walked;

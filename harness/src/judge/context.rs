@@ -19,6 +19,7 @@ use super::build::build;
 use super::memory::Memory;
 use crate::case::{Cell, ModelRef};
 use crate::compare::Tally;
+use crate::contract::check::CacheTypeName;
 use crate::fault::{HarnessFault, Plant};
 use crate::need::Needs;
 use crate::subject::{Call, CommandOutput, Lm, run_call};
@@ -116,6 +117,12 @@ impl JudgeContext {
     /// How models are set up where a gate does not say.
     pub fn options(&self) -> LmOptions {
         LmOptions { cache_type: self.cache_type, ..LmOptions::default() }
+    }
+
+    /// The same with the cache that a gate asks for, if it does.
+    pub(super) fn options_with(&self, cache_type: Option<CacheTypeName>) -> LmOptions {
+        let cache_type = cache_type.map_or(self.cache_type, |name| name.0);
+        LmOptions { cache_type, ..self.options() }
     }
 
     /// The same context with `plant` interposed.

@@ -58,8 +58,7 @@ fn options(check: &LogitsClose, ctx: &JudgeContext) -> Vec<LmOptions> {
     if check.cache_types.is_empty() {
         return vec![ctx.options()];
     }
-    let with = |name: &CacheTypeName| LmOptions { cache_type: name.0, ..ctx.options() };
-    check.cache_types.iter().map(with).collect()
+    check.cache_types.iter().map(|name| ctx.options_with(Some(*name))).collect()
 }
 
 /// Site → rows of values.

@@ -22,7 +22,8 @@ pub(super) fn judge(check: &PathEqual, case: &Planned, ctx: &JudgeContext) -> Lo
     let spec = BackendSpec::of(&case.info.cell);
     let prompts: Vec<String> = check.prompt.iter().cloned().collect();
     let mut tally = ctx.tally();
-    let paths = Paths { ctx, model: &model, spec: &spec };
+    let options = ctx.options_with(check.cache_type);
+    let paths = Paths { ctx, model: &model, spec: &spec, options };
     let mut compared = Vec::new();
     for tokens in token_sets(ctx, form, &model, &prompts)? {
         compared = paths.run(&check.path, &tokens, &mut tally)?;
@@ -41,6 +42,7 @@ struct Paths<'a> {
     ctx: &'a JudgeContext,
     model: &'a Model,
     spec: &'a BackendSpec,
+    options: LmOptions,
 }
 
 impl Paths<'_> {
@@ -51,7 +53,7 @@ impl Paths<'_> {
     /// Compares `path` with one prefill of all tokens and says what was compared.
     fn run(&self, path: &Path, tokens: &Tokens, tally: &mut Tally) -> Look<Vec<String>> {
         let chunk = tokens.ids.len().max(1);
-        let whole = LmOptions { chunk, ..self.ctx.options() };
+        let whole = LmOptions { chunk, ..self.options };
         let ids = &tokens.ids;
         let plain =
             |spec: &BackendSpec| -> Look<Vec<f32>> { logits(&mut *self.start(spec, whole)?, ids) };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::numbers::CacheTypeName;
 use crate::contract::tolerance::{Positive, Share, Why};
 
 /// Parameters of `golden`.
@@ -24,6 +25,9 @@ pub struct Golden {
     /// measured noise; below, it is a coin flip and reported as one.
     #[serde(default)]
     pub lead_above_noise: Option<Positive>,
+    /// What keys and values are cached as where leads are measured; what the run was told when absent.
+    #[serde(default)]
+    pub cache_type: Option<CacheTypeName>,
 }
 
 /// Where golden prompts are recorded.

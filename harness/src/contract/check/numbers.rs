@@ -213,6 +213,9 @@ pub struct PathEqual {
     pub path: Path,
     /// How equal.
     pub class: Class,
+    /// What keys and values are cached as on both paths; what the run was told when absent.
+    #[serde(default)]
+    pub cache_type: Option<CacheTypeName>,
     /// The text; a built-in one when absent.
     #[serde(default)]
     pub prompt: Option<String>,
