@@ -133,6 +133,7 @@ codes! {
     ContextExceeded = "E0801", "the tokens do not fit into the context";
     SamplerValue = "E0802", "a sampling parameter is outside its valid range";
     EmptyPrompt = "E0803", "the prompt has no token";
+    SequenceNumber = "E0804", "there is no such sequence, or it is named twice";
     // E09xx: backends and devices.
     DeviceUnavailable = "E0901", "the requested device is not available";
     IsaUnavailable = "E0902", "the requested instruction set is not available on this machine";

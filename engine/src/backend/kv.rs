@@ -153,9 +153,10 @@ impl<T: Element> Rows<T> {
     /// Stores rows of `width` values each behind the first `rows.position`.
     fn append(&mut self, k: &[f32], v: &[f32], rows: KvRows, width: usize) -> Result<()> {
         let (behind, len) = (rows.position * width, rows.rows * width);
+        let first = rows.first_row * width;
         let parts = [(&mut self.keys, k, Op::RopeK), (&mut self.values, v, Op::V)];
         for (stored, new, op) in parts {
-            let new = front(new, len, None)?;
+            let new = &front(new, first + len, None)?[first..];
             if stored.len() < behind {
                 return Err(too_short(None, behind, stored.len()));
             }
@@ -230,7 +231,7 @@ mod tests {
     }
 
     fn rows(position: usize, rows: usize) -> KvRows {
-        KvRows { layer: 1, position, rows }
+        KvRows { layer: 1, first_row: 0, position, rows }
     }
 
     /// What the cache gives back of `values`.
@@ -238,7 +239,7 @@ mod tests {
         let shape =
             KvShape { layers: 1, width: values.len(), capacity: 1, cache_type: CacheType::F16 };
         let mut kv = HostKv::new(shape);
-        kv.append(values, values, KvRows { layer: 0, position: 0, rows: 1 }).unwrap();
+        kv.append(values, values, KvRows { layer: 0, first_row: 0, position: 0, rows: 1 }).unwrap();
         let KvLayer::F16(Cached { keys, values }) = kv.layer(0, 1).unwrap() else {
             panic!("another type was asked for");
         };

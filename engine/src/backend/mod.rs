@@ -70,7 +70,9 @@ pub struct Rope<'a> {
     pub inverse_frequencies: &'a [f32],
     /// Factor on the rotated values.
     pub stretch: f32,
-    /// Position of row 0.
+    /// First row that is rotated.
+    pub first_row: usize,
+    /// Position of the first row.
     pub position: usize,
     /// Rows.
     pub rows: usize,
@@ -85,7 +87,9 @@ pub struct Rope<'a> {
 pub struct KvRows {
     /// Layer.
     pub layer: usize,
-    /// Position of row 0. Positions from here on that were stored before are forgotten.
+    /// First row of the operands that enters.
+    pub first_row: usize,
+    /// Position of the first row. Positions from here on that were stored before are forgotten.
     pub position: usize,
     /// Rows.
     pub rows: usize,
@@ -96,7 +100,9 @@ pub struct KvRows {
 pub struct Attention {
     /// Layer of the cache.
     pub layer: usize,
-    /// Position of row 0.
+    /// First row of the queries and of the destination.
+    pub first_row: usize,
+    /// Position of the first row.
     pub position: usize,
     /// Rows.
     pub rows: usize,
@@ -122,7 +128,7 @@ impl Attention {
         self.position + self.rows
     }
 
-    /// Positions that row `row` sees.
+    /// Positions that the row `row` rows behind the first sees.
     pub fn visible(&self, row: usize) -> std::ops::Range<usize> {
         let own = self.position + row;
         let end = if self.causal { own + 1 } else { self.context() };
@@ -239,7 +245,7 @@ pub trait Backend: Send + Sync {
     ) -> Result<()>;
 
     /// Softmax attention: `dst[rows, heads, head_dim]`. `scores`, when wanted, receives the
-    /// probabilities `[rows, heads, context]`, zero where masked.
+    /// probabilities `[rows, heads, context]`, zero where masked, from its front on.
     fn attention(
         &self,
         site: Site,
@@ -249,6 +255,20 @@ pub trait Backend: Send + Sync {
         attention: &Attention,
         scores: Option<&mut Self::Buf>,
     ) -> Result<()>;
+
+    /// Fused: attention over several caches, each by its own rows; rows ascend. An override can share all of them out
+    /// at once.
+    fn attention_of_each(
+        &self,
+        site: Site,
+        dst: &mut Self::Buf,
+        q: &Self::Buf,
+        caches: &[(&Self::Kv, Attention)],
+    ) -> Result<()> {
+        caches
+            .iter()
+            .try_for_each(|(kv, attention)| self.attention(site, dst, q, kv, attention, None))
+    }
 
     /// `gate[i] = activation(gate[i]) * up[i]` for the first `len` values.
     fn act_mul(

@@ -57,9 +57,9 @@ fn attend<T: Copy + Into<f64>>(
     mut scores: Option<&mut Vec<f32>>,
 ) -> Result<()> {
     let (head_dim, width) = (a.head_dim, a.kv_heads * a.head_dim);
-    let len = a.rows * a.heads * head_dim;
-    let q = front(q, len, Some(site))?;
-    let dst = front_mut(dst, len, Some(site))?;
+    let (first, len) = (a.first_row * a.heads * head_dim, a.rows * a.heads * head_dim);
+    let q = &front(q, first + len, Some(site))?[first..];
+    let dst = &mut front_mut(dst, first + len, Some(site))?[first..];
     let heads = q.chunks_exact(head_dim).zip(dst.chunks_exact_mut(head_dim));
     for (index, (q, dst)) in heads.enumerate() {
         let (row, head) = (index / a.heads, index % a.heads);
@@ -194,7 +194,8 @@ impl Backend for Scalar {
         if 2 * half > rope.head_dim {
             return Err(too_short(Some(site), 2 * half, rope.head_dim));
         }
-        let x = front_mut(x, rope.rows * width, Some(site))?;
+        let first = rope.first_row * width;
+        let x = &mut front_mut(x, first + rope.rows * width, Some(site))?[first..];
         for (row, x) in x.chunks_exact_mut(width).enumerate() {
             let position = (rope.position + row) as f64;
             for head in x.chunks_exact_mut(rope.head_dim) {

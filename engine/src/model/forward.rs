@@ -2,10 +2,13 @@
 //!
 //! Knows the order of operations and the sites, nothing of formats or of how an operation is computed.
 
+use std::ops::Range;
+
 use super::buffers::{Buffers, HEAD_ROWS};
 use super::config::Config;
-use super::lm::{Lm, LogitRows, Want};
+use super::lm::{Lm, LogitRows, SequenceTokens, Want};
 use super::rotation::Rotation;
+use super::sequences::{Packing, Run, Sequence};
 use super::weights::{Resident, ResidentLayer, Weights};
 use crate::backend::{
     Attention, Backend, CacheType, KvCache as _, KvRows, KvShape, Norm, Projection, Rope,
@@ -23,11 +26,13 @@ pub struct LmOptions {
     pub chunk: usize,
     /// What keys and values are cached as.
     pub cache_type: CacheType,
+    /// Sequences that are kept apart, each with a cache of its own; at least 1.
+    pub sequences: usize,
 }
 
 impl Default for LmOptions {
     fn default() -> Self {
-        Self { context: None, chunk: 128, cache_type: CacheType::default() }
+        Self { context: None, chunk: 128, cache_type: CacheType::default(), sequences: 1 }
     }
 }
 
@@ -37,7 +42,7 @@ pub struct Transformer<B: Backend> {
     config: Config,
     backend: B,
     weights: Resident<B::Weight>,
-    kv: B::Kv,
+    sequences: Vec<Sequence<B::Kv>>,
     buffers: Buffers<B::Buf>,
     rotation: Rotation,
     /// That of the layers with a window, where they have their own.
@@ -45,17 +50,12 @@ pub struct Transformer<B: Backend> {
     context: usize,
     chunk: usize,
     cache_type: CacheType,
-    position: usize,
-    /// The tokens in the cache, `[position]`.
-    seen: Vec<u32>,
-    /// Whether the keys in the cache were rotated as those of a long text.
-    long: bool,
     /// Logits of the last call, `[wanted, vocab]`.
     logits: Vec<f32>,
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Makes the weights resident and the cache empty.
+    /// Makes the weights resident and the caches empty.
     ///
     /// # Errors
     /// [`Code::WeightDtype`], [`Code::OutOfMemory`] and what the backend adds.
@@ -70,7 +70,9 @@ impl<B: Backend> Transformer<B> {
         };
         Ok(Self {
             weights: weights.upload(config, &backend)?,
-            kv: backend.kv_alloc(kv)?,
+            sequences: (0..options.sequences.max(1))
+                .map(|_| Ok(Sequence::new(backend.kv_alloc(kv)?)))
+                .collect::<Result<_>>()?,
             buffers: Buffers::new(&backend, config, chunk)?,
             rotation: Rotation::new(&config.rope, weights)?,
             local_rotation: match &config.local_rope {
@@ -80,9 +82,6 @@ impl<B: Backend> Transformer<B> {
             context,
             chunk,
             cache_type: options.cache_type,
-            position: 0,
-            seen: Vec::new(),
-            long: false,
             logits: Vec::new(),
             config: config.clone(),
             backend,
@@ -95,7 +94,7 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Refuses what cannot be computed, before anything changes.
-    fn check(&self, tokens: &[u32]) -> Result<()> {
+    fn check(&self, sequence: usize, tokens: &[u32]) -> Result<()> {
         if tokens.is_empty() {
             return Err(Error::new(Code::EmptyPrompt).expected("at least one token"));
         }
@@ -104,17 +103,46 @@ impl<B: Backend> Transformer<B> {
                 .expected(format_args!("below {}", self.config.vocab))
                 .found(token));
         }
-        if tokens.len() > self.context - self.position {
+        let position = self.position_of(sequence);
+        if tokens.len() > self.context - position {
             return Err(Error::new(Code::ContextExceeded)
                 .expected(format_args!("at most {} tokens", self.context))
-                .found(format_args!("{} tokens", self.position.saturating_add(tokens.len())))
+                .found(format_args!("{} tokens", position.saturating_add(tokens.len())))
                 .hint("shorten the prompt or ask for fewer tokens"));
         }
         Ok(())
     }
 
-    /// Runs one chunk; keeps the logits of its last `wanted` rows.
-    fn run_chunk(&mut self, tokens: &[u32], wanted: usize, probe: &mut dyn Probe) -> Result<()> {
+    /// Refuses sequences that there are not, or that are named twice, before anything changes.
+    fn check_batch(&self, batch: &[SequenceTokens<'_>]) -> Result<()> {
+        let mut named = vec![false; self.sequences.len()];
+        for part in batch {
+            match named.get_mut(part.sequence) {
+                Some(named) if !*named => *named = true,
+                Some(_) => {
+                    return Err(Error::new(Code::SequenceNumber)
+                        .expected("each sequence once")
+                        .found(format_args!("sequence {} twice", part.sequence)));
+                }
+                None => {
+                    return Err(Error::new(Code::SequenceNumber)
+                        .expected(format_args!("below {}", self.sequences.len()))
+                        .found(part.sequence));
+                }
+            }
+            self.check(part.sequence, part.tokens)?;
+        }
+        Ok(())
+    }
+
+    /// Computes `tokens`, of which each of `runs` has its rows; keeps the logits of the rows in `wanted`.
+    fn run_pass(
+        &mut self,
+        tokens: &[u32],
+        runs: &[Run],
+        wanted: &[Range<usize>],
+        probe: &mut dyn Probe,
+    ) -> Result<()> {
         let rows = tokens.len();
         let (backend, buffers) = (&self.backend, &mut self.buffers);
         let site = Site::model(Op::Embed);
@@ -127,38 +155,55 @@ impl<B: Backend> Transformer<B> {
             backend,
             rotation: &self.rotation,
             local_rotation: self.local_rotation.as_ref(),
-            long: self.long,
-            position: self.position,
+            runs,
             rows,
             probe,
         };
         pass.tap(site, &mut buffers.x, self.config.hidden)?;
         for (index, layer) in self.weights.layers.iter().enumerate() {
-            pass.attention_block(index, layer, buffers, &mut self.kv)?;
+            pass.attention_block(index, layer, buffers, &mut self.sequences)?;
             pass.feed_forward_block(index, layer, buffers)?;
             pass.check_finite(Site::layer(index, Op::FfnResidual), &buffers.x)?;
         }
         let head = self.weights.head.as_ref().unwrap_or(&self.weights.embed);
-        for first in (rows - wanted..rows).step_by(HEAD_ROWS) {
-            let count = HEAD_ROWS.min(rows - first);
-            pass.head(&self.weights.final_norm, head, buffers, first, count, &mut self.logits)?;
+        for wanted in wanted {
+            for first in wanted.clone().step_by(HEAD_ROWS) {
+                let count = HEAD_ROWS.min(wanted.end - first);
+                let norm = &self.weights.final_norm;
+                pass.head(norm, head, buffers, first, count, &mut self.logits)?;
+            }
         }
-        self.position += rows;
-        self.seen.extend_from_slice(tokens);
+        for run in runs {
+            self.sequences[run.sequence].seen.extend_from_slice(&tokens[run.rows()]);
+        }
         Ok(())
+    }
+
+    /// Runs one chunk of `sequence`; keeps the logits of its last `wanted` rows.
+    fn run_chunk(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        wanted: usize,
+        probe: &mut dyn Probe,
+    ) -> Result<()> {
+        let rows = tokens.len();
+        let run = self.sequences[sequence].run(sequence, 0, rows);
+        self.run_pass(tokens, &[run], &[rows - wanted..rows], probe)
     }
 
     /// Where a text becomes a long one, or after forgetting a short one again, the keys in the cache carry another
     /// rotation than the new ones would: they are computed again.
-    fn rotate_for(&mut self, tokens: usize) -> Result<()> {
-        let long = self.rotation.is_long(tokens);
-        if long == self.long {
+    fn rotate_for(&mut self, sequence: usize, tokens: usize) -> Result<()> {
+        let state = &mut self.sequences[sequence];
+        let long = self.rotation.is_long(state.seen.len() + tokens);
+        if long == state.long {
             return Ok(());
         }
-        self.long = long;
-        let seen = std::mem::take(&mut self.seen);
-        self.position = 0;
-        seen.chunks(self.chunk).try_for_each(|chunk| self.run_chunk(chunk, 0, &mut NoProbe))
+        state.long = long;
+        let seen = std::mem::take(&mut state.seen);
+        seen.chunks(self.chunk)
+            .try_for_each(|chunk| self.run_chunk(sequence, chunk, 0, &mut NoProbe))
     }
 }
 
@@ -175,8 +220,8 @@ impl<B: Backend> Lm for Transformer<B> {
         self.context
     }
 
-    fn position(&self) -> usize {
-        self.position
+    fn sequences(&self) -> usize {
+        self.sequences.len()
     }
 
     fn cache_type(&self) -> CacheType {
@@ -184,12 +229,17 @@ impl<B: Backend> Lm for Transformer<B> {
     }
 
     fn cache_bytes(&self) -> usize {
-        self.kv.bytes()
+        self.sequences.iter().map(|sequence| sequence.kv.bytes()).sum()
     }
 
-    fn truncate(&mut self, len: usize) {
-        self.position = self.position.min(len);
-        self.seen.truncate(len);
+    fn position_of(&self, sequence: usize) -> usize {
+        self.sequences.get(sequence).map_or(0, |sequence| sequence.seen.len())
+    }
+
+    fn truncate_sequence(&mut self, sequence: usize, len: usize) {
+        if let Some(sequence) = self.sequences.get_mut(sequence) {
+            sequence.seen.truncate(len);
+        }
     }
 
     fn forward(
@@ -198,17 +248,32 @@ impl<B: Backend> Lm for Transformer<B> {
         want: Want,
         probe: &mut dyn Probe,
     ) -> Result<LogitRows<'_>> {
-        self.check(tokens)?;
+        self.check(0, tokens)?;
         self.logits.clear();
-        self.rotate_for(self.position + tokens.len())?;
+        self.rotate_for(0, tokens.len())?;
         let chunks = tokens.len().div_ceil(self.chunk);
         for (index, chunk) in tokens.chunks(self.chunk).enumerate() {
             let wanted = match want {
                 Want::All => chunk.len(),
                 Want::Last => usize::from(index + 1 == chunks),
             };
-            let done = self.run_chunk(chunk, wanted, probe);
+            let done = self.run_chunk(0, chunk, wanted, probe);
             // Bytes that a file lost read as zeros: whatever they made of the numbers, that is the error to report.
+            guard::check()?;
+            done?;
+        }
+        Ok(LogitRows::new(&self.logits, self.config.vocab))
+    }
+
+    fn forward_batch(&mut self, batch: &[SequenceTokens<'_>]) -> Result<LogitRows<'_>> {
+        self.check_batch(batch)?;
+        self.logits.clear();
+        for part in batch {
+            self.rotate_for(part.sequence, part.tokens.len())?;
+        }
+        let mut packing = Packing::new(batch, self.chunk);
+        while let Some(packed) = packing.next(&self.sequences) {
+            let done = self.run_pass(&packed.tokens, &packed.runs, &packed.wanted, &mut NoProbe);
             guard::check()?;
             done?;
         }
@@ -216,18 +281,17 @@ impl<B: Backend> Lm for Transformer<B> {
     }
 }
 
-/// One chunk on its way through the layers.
+/// Rows on their way through the layers.
 struct Pass<'a, B> {
     config: &'a Config,
     backend: &'a B,
     rotation: &'a Rotation,
     local_rotation: Option<&'a Rotation>,
-    /// Whether this is part of a long text.
-    long: bool,
-    /// Position of the first row.
-    position: usize,
-    /// Tokens in this chunk.
+    /// Whose rows they are; never empty.
+    runs: &'a [Run],
+    /// All rows.
     rows: usize,
+    /// Sees passes of a single sequence only.
     probe: &'a mut dyn Probe,
 }
 
@@ -237,7 +301,7 @@ impl<B: Backend> Pass<'_, B> {
         index: usize,
         weights: &ResidentLayer<B::Weight>,
         buffers: &mut Buffers<B::Buf>,
-        kv: &mut B::Kv,
+        sequences: &mut [Sequence<B::Kv>],
     ) -> Result<()> {
         let Buffers { x, norm, q, k, v, k_normed, mixed, delta, .. } = buffers;
         let (config, backend, rows) = (self.config, self.backend, self.rows);
@@ -257,13 +321,18 @@ impl<B: Backend> Pass<'_, B> {
             self.norm_heads(site(Op::QNorm), q, mixed, q_gain, config.heads)?;
             self.norm_heads(site(Op::KNorm), k, k_normed, k_gain, config.kv_heads)?;
         }
-        backend.rope(site(Op::RopeQ), q, &self.rope(index, config.heads))?;
-        backend.rope(site(Op::RopeK), k, &self.rope(index, config.kv_heads))?;
+        for run in self.runs {
+            backend.rope(site(Op::RopeQ), q, &self.rope(index, config.heads, run))?;
+            backend.rope(site(Op::RopeK), k, &self.rope(index, config.kv_heads, run))?;
+        }
         self.tap(site(Op::RopeQ), q, config.q_width())?;
         self.tap(site(Op::RopeK), k, config.kv_width())?;
-        let at = KvRows { layer: index, position: self.position, rows };
-        backend.kv_append(kv, k, v, at)?;
-        self.attend(index, q, kv, mixed)?;
+        for run in self.runs {
+            let Run { first_row, position, rows, .. } = *run;
+            let at = KvRows { layer: index, first_row, position, rows };
+            backend.kv_append(&mut sequences[run.sequence].kv, k, v, at)?;
+        }
+        self.attend(index, q, sequences, mixed)?;
         self.tap(site(Op::AttnOut), mixed, config.q_width())?;
         let output = project(site(Op::OProj), delta, &weights.o, weights.o_bias.as_ref());
         backend.project(&mut [output], mixed, rows)?;
@@ -304,29 +373,47 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// Attention proper; the probabilities are only kept when the probe wants them.
-    fn attend(&mut self, index: usize, q: &B::Buf, kv: &B::Kv, mixed: &mut B::Buf) -> Result<()> {
-        let config = self.config;
-        let attention = Attention {
-            layer: index,
-            position: self.position,
-            rows: self.rows,
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-            scale: config.score_scale,
-            causal: true,
-            window: config.window_of(index),
-            cap: config.score_cap,
-        };
+    fn attend(
+        &mut self,
+        index: usize,
+        q: &B::Buf,
+        sequences: &[Sequence<B::Kv>],
+        mixed: &mut B::Buf,
+    ) -> Result<()> {
         let site = Site::layer(index, Op::AttnOut);
         let scores_site = Site::layer(index, Op::AttnScores);
         if !self.probe.wants(scores_site) {
-            return self.backend.attention(site, mixed, q, kv, &attention, None);
+            let caches: Vec<_> = self
+                .runs
+                .iter()
+                .map(|run| (&sequences[run.sequence].kv, self.attention(index, run)))
+                .collect();
+            return self.backend.attention_of_each(site, mixed, q, &caches);
         }
-        let width = config.heads * attention.context();
-        let mut scores = self.backend.alloc(self.rows * width)?;
-        self.backend.attention(site, mixed, q, kv, &attention, Some(&mut scores))?;
-        self.show(scores_site, &scores, width, 0, self.rows)
+        for run in self.runs {
+            let (kv, attention) = (&sequences[run.sequence].kv, self.attention(index, run));
+            let width = attention.heads * attention.context();
+            let mut scores = self.backend.alloc(run.rows * width)?;
+            self.backend.attention(site, mixed, q, kv, &attention, Some(&mut scores))?;
+            self.show(scores_site, &scores, width, 0, run.rows)?;
+        }
+        Ok(())
+    }
+
+    fn attention(&self, layer: usize, run: &Run) -> Attention {
+        Attention {
+            layer,
+            first_row: run.first_row,
+            position: run.position,
+            rows: run.rows,
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            scale: self.config.score_scale,
+            causal: true,
+            window: self.config.window_of(layer),
+            cap: self.config.score_cap,
+        }
     }
 
     fn feed_forward_block(
@@ -381,7 +468,7 @@ impl<B: Backend> Pass<'_, B> {
         let values = &mut logits[start..];
         self.backend.read(out, values)?;
         if self.probe.wants(site) {
-            let position = self.position + first;
+            let position = self.position_of(first);
             self.probe.tap(Tap { site, position, rows: count, values });
         }
         match values.iter().position(|value| !value.is_finite()) {
@@ -394,15 +481,16 @@ impl<B: Backend> Pass<'_, B> {
         Norm { first_row, rows, width: self.config.hidden, eps: self.config.norm_eps }
     }
 
-    fn rope(&self, layer: usize, heads: usize) -> Rope<'_> {
+    fn rope(&self, layer: usize, heads: usize, run: &Run) -> Rope<'_> {
         let local = self.local_rotation.filter(|_| self.config.window_of(layer).is_some());
         let rotation = local.unwrap_or(self.rotation);
         Rope {
             style: self.config.rope.style,
-            inverse_frequencies: rotation.frequencies(self.long),
+            inverse_frequencies: rotation.frequencies(run.long),
             stretch: rotation.stretch,
-            position: self.position,
-            rows: self.rows,
+            first_row: run.first_row,
+            position: run.position,
+            rows: run.rows,
             heads,
             head_dim: self.config.head_dim,
         }
@@ -447,8 +535,14 @@ impl<B: Backend> Pass<'_, B> {
     ) -> Result<()> {
         let mut copy = vec![0.0; rows * width];
         self.backend.read(values, &mut copy)?;
-        self.probe.tap(Tap { site, position: self.position + first, rows, values: &copy });
+        self.probe.tap(Tap { site, position: self.position_of(first), rows, values: &copy });
         Ok(())
+    }
+
+    /// Position of row `row` in its sequence.
+    fn position_of(&self, row: usize) -> usize {
+        let run = self.runs.iter().find(|run| run.rows().contains(&row));
+        run.map_or(0, |run| run.position + row - run.first_row)
     }
 
     /// Stops at the end of the first layer whose residual stream is no longer finite.
@@ -463,7 +557,7 @@ impl<B: Backend> Pass<'_, B> {
         Error::new(Code::NonFinite)
             .place(Place::Site(site.to_string()))
             .expected("finite values")
-            .found(format_args!("NaN or infinity at position {}", self.position + row))
+            .found(format_args!("NaN or infinity at position {}", self.position_of(row)))
             .hint("check the weights with `validate --quality`")
     }
 }

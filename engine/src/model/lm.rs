@@ -14,6 +14,15 @@ pub enum Want {
     Last,
 }
 
+/// Tokens to append to one of several sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceTokens<'a> {
+    /// Number of the sequence, from 0.
+    pub sequence: usize,
+    /// The tokens; at least one.
+    pub tokens: &'a [u32],
+}
+
 /// Rows of logits, one per wanted token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitRows<'a> {
@@ -53,7 +62,9 @@ impl<'a> LogitRows<'a> {
     }
 }
 
-/// A model on a backend, with its key-value cache. Generics end here.
+/// A model on a backend, with the key-value caches of its sequences. Generics end here.
+///
+/// Methods that name no sequence speak of sequence 0, the only one unless more were asked for.
 pub trait Lm: Send {
     /// Hyper-parameters.
     fn config(&self) -> &Config;
@@ -64,8 +75,19 @@ pub trait Lm: Send {
     /// Most positions this instance takes.
     fn context(&self) -> usize;
 
+    /// Sequences that are kept apart, at least 1.
+    fn sequences(&self) -> usize;
+
+    /// Tokens in the cache of `sequence`; 0 when there is no such sequence.
+    fn position_of(&self, sequence: usize) -> usize;
+
+    /// Forgets the tokens of `sequence` from `len` on; does nothing when there are not as many.
+    fn truncate_sequence(&mut self, sequence: usize, len: usize);
+
     /// Tokens in the cache; the next token stands at this position.
-    fn position(&self) -> usize;
+    fn position(&self) -> usize {
+        self.position_of(0)
+    }
 
     /// What keys and values are cached as.
     fn cache_type(&self) -> CacheType;
@@ -75,7 +97,9 @@ pub trait Lm: Send {
     fn cache_bytes(&self) -> usize;
 
     /// Forgets the tokens from `len` on; does nothing when there are not as many.
-    fn truncate(&mut self, len: usize);
+    fn truncate(&mut self, len: usize) {
+        self.truncate_sequence(0, len);
+    }
 
     /// Forgets all tokens.
     fn reset(&mut self) {
@@ -94,4 +118,12 @@ pub trait Lm: Send {
         want: Want,
         probe: &mut dyn Probe,
     ) -> Result<LogitRows<'_>>;
+
+    /// Appends tokens to several sequences, computed together, so that weights are read once for all of them. Row `i` of
+    /// the logits is that of the last token of `batch[i]`.
+    ///
+    /// # Errors
+    /// As [`Lm::forward`], and [`crate::Code::SequenceNumber`] for a sequence that there is not or that is named twice.
+    /// After an error each sequence ends where the last whole pass left it.
+    fn forward_batch(&mut self, batch: &[SequenceTokens<'_>]) -> Result<LogitRows<'_>>;
 }

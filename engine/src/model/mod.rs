@@ -10,6 +10,7 @@ mod keys;
 pub mod lm;
 pub mod rope;
 mod rotation;
+mod sequences;
 pub mod slots;
 pub mod weights;
 
@@ -17,7 +18,7 @@ pub use config::{Activation, Bias, Cap, Config, Family, Sliding, Window};
 pub use facade::Model;
 pub use forward::{LmOptions, Transformer};
 pub use generation::GenerationDefaults;
-pub use lm::{Lm, LogitRows, Want};
+pub use lm::{Lm, LogitRows, SequenceTokens, Want};
 pub use rope::{LongRope, RopeConfig, RopeScaling, RopeStyle};
 pub use slots::{Naming, Role, Slot};
 pub use weights::{NamedTensor, Weights};

@@ -25,7 +25,7 @@ pub(crate) const PYGMIES: [&str; 10] = [
 /// The recordings are of f32 arithmetic throughout: what a cache in f16 changes of a site, up to 1e-6, would hide what
 /// they can tell.
 pub(crate) const F32_CACHE: LmOptions =
-    LmOptions { context: None, chunk: 128, cache_type: CacheType::F32 };
+    LmOptions { context: None, chunk: 128, cache_type: CacheType::F32, sequences: 1 };
 
 /// A carried file or directory.
 pub(crate) fn path(relative: &str) -> PathBuf {

@@ -9,6 +9,7 @@ mod golden;
 mod oracle;
 mod paths;
 mod probe;
+mod sequences;
 mod simd;
 mod template;
 mod tokenizer;

@@ -1,7 +1,7 @@
 //! `path-equal`: two execution paths give the same numbers.
 
 use apr_engine::backend::simd::Isa;
-use apr_engine::model::{Lm, LmOptions, Model, Want};
+use apr_engine::model::{Lm, LmOptions, Model, SequenceTokens, Want};
 use apr_engine::probe::NoProbe;
 
 use super::context::{BackendSpec, JudgeContext, Look, refused};
@@ -94,6 +94,7 @@ impl Paths<'_> {
             }
             Path::Traced => self.traced(whole, ids, &mut compare),
             Path::Truncated => self.truncated(whole, ids, &mut compare),
+            Path::Sequences(count) => self.sequences(*count, whole, ids, &mut compare),
             Path::Allocation(context) => {
                 let options = LmOptions { context: Some(*context), ..whole };
                 let tested = logits(&mut *self.start(self.spec, options)?, ids)?;
@@ -176,6 +177,56 @@ impl Paths<'_> {
         tested.extend(append(&mut *lm, &ids[half..])?);
         Ok(vec![compare("after cutting the cache back".into(), &reference, &tested)])
     }
+
+    /// `count` texts side by side, each a token behind the one before and begun with two at once, against each alone,
+    /// token by token.
+    fn sequences(
+        &self,
+        count: usize,
+        whole: LmOptions,
+        ids: &[u32],
+        compare: &mut Compare<'_>,
+    ) -> Look<Vec<String>> {
+        let texts: Vec<Vec<u32>> = (0..count).map(|turn| turned(ids, turn)).collect();
+        let mut lm = self.start(self.spec, LmOptions { sequences: count, ..whole })?;
+        let vocab = lm.config().vocab;
+        let begin = ids.len().min(2);
+        let mut together = vec![Vec::new(); count];
+        for round in 0..ids.len() + count {
+            let batch: Vec<SequenceTokens<'_>> = (0..count.min(round + 1))
+                .map(|sequence| {
+                    let (done, left) = (lm.position_of(sequence), round - sequence);
+                    let end = if left == 0 { begin } else { begin + left };
+                    let tokens = texts[sequence].get(done..end).unwrap_or_default();
+                    SequenceTokens { sequence, tokens }
+                })
+                .filter(|part| !part.tokens.is_empty())
+                .collect();
+            if batch.is_empty() {
+                continue;
+            }
+            let rows = lm.forward_batch(&batch);
+            let rows =
+                rows.map_err(|error| refused("the pass of several sequences fails", &error))?;
+            for (part, row) in batch.iter().zip(rows.values().chunks_exact(vocab)) {
+                together[part.sequence].extend_from_slice(row);
+            }
+        }
+        let mut names = Vec::new();
+        for (sequence, (text, together)) in texts.iter().zip(&together).enumerate() {
+            let alone = step_by_step(&mut *self.start(self.spec, whole)?, text)?;
+            let name = format!("text {} of {count}", sequence + 1);
+            names.push(compare(name, &alone[(begin - 1) * vocab..], together));
+        }
+        Ok(names)
+    }
+}
+
+/// `ids`, of which the first `turn` come last.
+fn turned(ids: &[u32], turn: usize) -> Vec<u32> {
+    let mut turned = ids.to_vec();
+    turned.rotate_left(turn % ids.len().max(1));
+    turned
 }
 
 fn reversed(ids: &[u32]) -> Vec<u32> {

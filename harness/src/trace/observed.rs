@@ -3,7 +3,7 @@
 use std::{fmt, io};
 
 use apr_engine::backend::CacheType;
-use apr_engine::model::{Config, Lm, LogitRows, Want};
+use apr_engine::model::{Config, Lm, LogitRows, SequenceTokens, Want};
 use apr_engine::probe::Probe;
 use apr_engine::{Code, Error, Result};
 
@@ -56,8 +56,8 @@ impl Lm for Observed<'_> {
         self.lm.context()
     }
 
-    fn position(&self) -> usize {
-        self.lm.position()
+    fn sequences(&self) -> usize {
+        self.lm.sequences()
     }
 
     fn cache_type(&self) -> CacheType {
@@ -68,8 +68,12 @@ impl Lm for Observed<'_> {
         self.lm.cache_bytes()
     }
 
-    fn truncate(&mut self, len: usize) {
-        self.lm.truncate(len);
+    fn position_of(&self, sequence: usize) -> usize {
+        self.lm.position_of(sequence)
+    }
+
+    fn truncate_sequence(&mut self, sequence: usize, len: usize) {
+        self.lm.truncate_sequence(sequence, len);
     }
 
     fn forward(&mut self, tokens: &[u32], want: Want, _: &mut dyn Probe) -> Result<LogitRows<'_>> {
@@ -82,5 +86,10 @@ impl Lm for Observed<'_> {
         let rows = rows?;
         heard.map_err(unheard)?;
         Ok(rows)
+    }
+
+    /// Passes of several sequences are not recorded: a record has one position.
+    fn forward_batch(&mut self, batch: &[SequenceTokens<'_>]) -> Result<LogitRows<'_>> {
+        self.lm.forward_batch(batch)
     }
 }

@@ -28,6 +28,27 @@ struct Head<'a, T> {
     values: Strided<'a, T>,
 }
 
+/// The queries of `attention` that read the same keys, side by side. `q` and `dst` are `[rows, heads, head_dim]`; `scores`,
+/// when not empty, is `[rows, heads, context]`.
+pub(super) fn by_key<'a>(
+    attention: &Attention,
+    q: &'a [f32],
+    dst: &'a mut [f32],
+    scores: &'a mut [f32],
+) -> Vec<Vec<Query<'a>>> {
+    let a = attention;
+    let mut scores = scores.chunks_exact_mut(a.context());
+    let heads = q.chunks_exact(a.head_dim).zip(dst.chunks_exact_mut(a.head_dim));
+    let mut queries: Vec<Vec<Query<'_>>> = Vec::new();
+    queries.resize_with(a.kv_heads, Vec::new);
+    for (index, (q, dst)) in heads.enumerate() {
+        let (row, head) = (index / a.heads, index % a.heads);
+        let query = Query { q, dst, scores: scores.next(), row, head };
+        queries[head / (a.heads / a.kv_heads)].push(query);
+    }
+    queries
+}
+
 /// Attention of queries of one head of the cached keys and values, `[positions, kv_heads, head_dim]` each.
 pub(super) fn attend<T>(
     kernels: &Kernels,

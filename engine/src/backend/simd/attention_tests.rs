@@ -8,6 +8,7 @@ use super::Simd;
 use super::kernels::{CacheKernels, Kernels, Strided};
 use super::tests::activations;
 use crate::backend::{Attention, Backend, CacheType, KvRows, KvShape, Scalar};
+use crate::error::Code;
 use crate::probe::{Op, Site};
 
 /// Random numbers that f16 holds exactly.
@@ -124,6 +125,7 @@ impl Shape {
         values.reverse();
         let q = activations(self.rows, self.heads * self.head_dim);
         let attention = Attention {
+            first_row: 0,
             layer: 0,
             position: self.context - self.rows,
             rows: self.rows,
@@ -137,7 +139,7 @@ impl Shape {
         };
         let shape = KvShape { layers: 1, width, capacity: self.context, cache_type };
         let mut kv = backend.kv_alloc(shape).unwrap();
-        let rows = KvRows { layer: 0, position: 0, rows: self.context };
+        let rows = KvRows { layer: 0, first_row: 0, position: 0, rows: self.context };
         backend.kv_append(&mut kv, &keys, &values, rows).unwrap();
         let mut mixed = vec![f32::NAN; q.len()];
         let mut scores = vec![f32::NAN; self.rows * self.heads * self.context];
@@ -188,5 +190,56 @@ fn every_row_of_a_chunk_sees_rounded_keys_and_values() {
         let [rounded, exact] = [false, true]
             .map(|exact| shape.run(&simd, CacheType::F16, exact).map(|all| bits(&all)));
         assert!(rounded == exact, "{}", shape.head_dim);
+    }
+}
+
+/// Rows of three caches of different lengths in one call, and each of them in a call of its own.
+#[test]
+fn several_caches_at_once_get_the_bits_of_one_each() {
+    let (heads, kv_heads, head_dim) = (6, 2, 33);
+    let (width, site) = (kv_heads * head_dim, Site::layer(0, Op::AttnOut));
+    let runs = [(0, 2, 0), (2, 1, 8), (4, 3, 17)];
+    let q = activations(7, heads * head_dim);
+    for &cache_type in CacheType::ALL {
+        for threads in [1, 3] {
+            let simd = Simd::new(None, threads).unwrap();
+            let caches: Vec<_> = runs
+                .iter()
+                .map(|&(first_row, rows, position)| {
+                    let context = position + rows;
+                    let shape = KvShape { layers: 1, width, capacity: context, cache_type };
+                    let (mut kv, keys) =
+                        (simd.kv_alloc(shape).unwrap(), activations(context + 1, width));
+                    let at = KvRows { layer: 0, first_row: 1, position: 0, rows: context };
+                    simd.kv_append(&mut kv, &keys, &keys, at).unwrap();
+                    let attention = Attention {
+                        layer: 0,
+                        first_row,
+                        position,
+                        rows,
+                        heads,
+                        kv_heads,
+                        head_dim,
+                        scale: 0.1,
+                        causal: true,
+                        window: None,
+                        cap: None,
+                    };
+                    (kv, attention)
+                })
+                .collect();
+            let borrowed: Vec<_> = caches.iter().map(|(kv, one)| (kv, *one)).collect();
+            let (mut together, mut apart) = (vec![7.0; q.len()], vec![7.0; q.len()]);
+            simd.attention_of_each(site, &mut together, &q, &borrowed).unwrap();
+            for (kv, one) in &caches {
+                simd.attention(site, &mut apart, &q, kv, one, None).unwrap();
+            }
+            assert!(bits(&together) == bits(&apart), "{cache_type} on {threads}");
+            assert_eq!(together[3 * heads * head_dim], 7.0, "a row that is nobody's");
+            let error = simd
+                .attention_of_each(site, &mut together, &q, &[borrowed[1], borrowed[0]])
+                .unwrap_err();
+            assert_eq!(error.code(), Code::BackendShape, "rows that do not ascend");
+        }
     }
 }

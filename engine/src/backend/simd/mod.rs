@@ -21,7 +21,7 @@ mod statistics;
 mod tests;
 
 use super::host::{check_dtype, front, front_mut};
-use super::kv::{Cached, HostKv, KvLayer};
+use super::kv::{HostKv, KvLayer};
 use super::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope, too_short};
 use crate::error::{Code, Error, Result};
 use crate::model::config::Activation;
@@ -29,8 +29,6 @@ use crate::model::slots::Slot;
 use crate::probe::Site;
 use crate::tensor::Tensor;
 
-use attention::Query;
-use kernels::CacheKernels;
 use pool::Pool;
 
 pub use activations::Activations;
@@ -100,42 +98,70 @@ impl Simd {
         })
     }
 
-    /// Attention over keys and values of any type, with the kernels for it.
-    fn attend<T: Send + Sync>(
+    /// Attention over each of `caches`, shared out together. Probabilities of the first go to `scores`, unless that is
+    /// empty.
+    fn attend(
         &self,
         site: Site,
         dst: &mut [f32],
         q: &[f32],
-        (cached, kernels): (Cached<'_, T>, &CacheKernels<T>),
-        a: &Attention,
-        scores: Option<&mut Vec<f32>>,
+        caches: &[(&HostKv, Attention)],
+        scores: &mut [f32],
     ) -> Result<()> {
-        let len = a.rows * a.heads * a.head_dim;
-        let q = front(q, len, Some(site))?;
-        let dst = front_mut(dst, len, Some(site))?;
-        let scores = match scores {
-            Some(scores) => front_mut(scores, a.rows * a.heads * a.context(), Some(site))?,
-            None => &mut [],
-        };
-        let mut scores = scores.chunks_exact_mut(a.context());
-        let heads = q.chunks_exact(a.head_dim).zip(dst.chunks_exact_mut(a.head_dim));
-        // Queries that read the same keys lie side by side.
-        let mut queries: Vec<Vec<Query<'_>>> = Vec::new();
-        queries.resize_with(a.kv_heads, Vec::new);
-        for (index, (q, dst)) in heads.enumerate() {
-            let (row, head) = (index / a.heads, index % a.heads);
-            let query = Query { q, dst, scores: scores.next(), row, head };
-            queries[head / (a.heads / a.kv_heads)].push(query);
+        let mut work = 0;
+        let mut groups = Vec::new();
+        let mut dst = Rest { values: dst, taken: 0 };
+        let mut scores = Some(scores).filter(|scores| !scores.is_empty());
+        for (kv, a) in caches {
+            let width = a.heads * a.head_dim;
+            let (first, len) = (a.first_row * width, a.rows * width);
+            let q = &front(q, first + len, Some(site))?[first..];
+            let dst = dst.take(first, len, site)?;
+            let cached = kv.layer(a.layer, a.context())?;
+            let scores = scores.take().unwrap_or_default();
+            work += 2 * len * a.context();
+            for queries in attention::by_key(a, q, dst, scores) {
+                groups.push((queries, cached, a));
+            }
         }
-        let items = queries.iter_mut().flat_map(|queries| {
+        let items = groups.iter_mut().flat_map(|(queries, cached, a)| {
             let tile = self.pool.tile(queries.len()).next_multiple_of(2);
-            queries.chunks_mut(tile)
+            let (cached, a) = (*cached, *a);
+            queries.chunks_mut(tile).map(move |queries| (queries, cached, a))
         });
-        let work = 2 * len * a.context();
-        self.pool.each(items.collect(), work, |queries| {
-            attention::attend(&self.kernels, kernels, queries, &cached, a);
+        let kernels = &self.kernels;
+        self.pool.each(items.collect(), work, |(queries, cached, a)| {
+            match cached {
+                KvLayer::F16(cached) => {
+                    attention::attend(kernels, &kernels.f16_cache, queries, &cached, a);
+                }
+                KvLayer::F32(cached) => {
+                    attention::attend(kernels, &kernels.f32_cache, queries, &cached, a);
+                }
+            }
             Ok(())
         })
+    }
+}
+
+/// What is left of a destination that is handed out from its front on.
+struct Rest<'a> {
+    values: &'a mut [f32],
+    /// Values in front of it.
+    taken: usize,
+}
+
+impl<'a> Rest<'a> {
+    /// The `len` values from `first` on, which must not have been passed yet.
+    fn take(&mut self, first: usize, len: usize, site: Site) -> Result<&'a mut [f32]> {
+        let values = std::mem::take(&mut self.values);
+        let end = self.taken + values.len();
+        let Some(skipped) = first.checked_sub(self.taken).filter(|_| first + len <= end) else {
+            return Err(too_short(Some(site), first + len, end));
+        };
+        let (values, rest) = values[skipped..].split_at_mut(len);
+        (self.values, self.taken) = (rest, first + len);
+        Ok(values)
     }
 }
 
@@ -236,7 +262,8 @@ impl Backend for Simd {
             return Err(too_short(Some(site), rotated, rope.head_dim));
         }
         let width = rope.heads * rope.head_dim;
-        let x = front_mut(x, rope.rows * width, Some(site))?;
+        let first = rope.first_row * width;
+        let x = &mut front_mut(x, first + rope.rows * width, Some(site))?[first..];
         self.each_row(x, width, 4 * width, |row, x| elementwise::rope(x, row, rope))
     }
 
@@ -253,15 +280,24 @@ impl Backend for Simd {
         attention: &Attention,
         scores: Option<&mut Vec<f32>>,
     ) -> Result<()> {
-        let kernels = &self.kernels;
-        match kv.layer(attention.layer, attention.context())? {
-            KvLayer::F16(cached) => {
-                self.attend(site, dst, q, (cached, &kernels.f16_cache), attention, scores)
+        let scores = match scores {
+            Some(scores) => {
+                let len = attention.rows * attention.heads * attention.context();
+                front_mut(scores, len, Some(site))?
             }
-            KvLayer::F32(cached) => {
-                self.attend(site, dst, q, (cached, &kernels.f32_cache), attention, scores)
-            }
-        }
+            None => &mut [],
+        };
+        self.attend(site, dst, q, &[(kv, *attention)], scores)
+    }
+
+    fn attention_of_each(
+        &self,
+        site: Site,
+        dst: &mut Vec<f32>,
+        q: &Vec<f32>,
+        caches: &[(&HostKv, Attention)],
+    ) -> Result<()> {
+        self.attend(site, dst, q, caches, &mut [])
     }
 
     fn act_mul(

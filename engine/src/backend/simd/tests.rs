@@ -348,6 +348,7 @@ fn one_row_has_the_same_bits_on_any_number_of_threads() {
     let shape = KvShape { layers: 1, width: 512, capacity: context, cache_type: CacheType::F16 };
     let sight = Attention {
         layer: 0,
+        first_row: 0,
         position: context - 1,
         rows: 1,
         heads: 16,
@@ -366,7 +367,7 @@ fn one_row_has_the_same_bits_on_any_number_of_threads() {
         let weight = simd.upload(Slot::model(Role::Head), &weight).unwrap();
         simd.matmul(site, &mut product, &weight, &x[..inputs].to_vec(), 1).unwrap();
         let mut kv = simd.kv_alloc(shape).unwrap();
-        let rows = KvRows { layer: 0, position: 0, rows: context };
+        let rows = KvRows { layer: 0, first_row: 0, position: 0, rows: context };
         let keys = activations(context, shape.width);
         simd.kv_append(&mut kv, &keys, &keys, rows).unwrap();
         simd.attention(site, &mut mixed, &x[..1024].to_vec(), &kv, &sight, None).unwrap();

@@ -243,6 +243,8 @@ pub enum Path {
     Allocation(usize),
     /// Every prefix on a fresh cache.
     Prefixes,
+    /// This many other texts side by side, each begun when the one before has run a token: against each alone.
+    Sequences(usize),
 }
 
 /// How equal two paths must be.

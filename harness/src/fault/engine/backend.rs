@@ -33,6 +33,8 @@ pub struct Faulty<B> {
     pub(super) end: Vec<u32>,
     /// Whether the cache held positions when the last keys were rotated.
     pub(super) decoding: AtomicBool,
+    /// Position of row 0 when it was rotated last, for [`EngineFault::PositionsShared`].
+    first_position: AtomicUsize,
     /// Values per key row, learnt from the rotation in front of the append.
     key_width: AtomicUsize,
     /// What the last feed-forward block was given, for [`EngineFault::FeedForwardBypassed`].
@@ -50,6 +52,7 @@ impl<B: Backend> Faulty<B> {
             decoding: AtomicBool::new(false),
             calls: AtomicU32::new(0),
             last_keys: Mutex::default(),
+            first_position: AtomicUsize::new(0),
             key_width: AtomicUsize::new(0),
             normed: Mutex::default(),
         }
@@ -213,7 +216,14 @@ impl<B: Backend> Backend for Faulty<B> {
             self.key_width.store(rope.heads * rope.head_dim, Ordering::Relaxed);
             self.decoding.store(cached, Ordering::Relaxed);
         }
+        if rope.first_row == 0 {
+            self.first_position.store(rope.position, Ordering::Relaxed);
+        }
         match self.at(site) {
+            EngineFault::PositionsShared => {
+                let position = self.first_position.load(Ordering::Relaxed);
+                self.inner.rope(site, x, &Rope { position, ..*rope })
+            }
             EngineFault::RopeSkipped { layer } if site.layer == Some(layer) => Ok(()),
             EngineFault::RopeSkippedInCache if cached => Ok(()),
             EngineFault::RopeTwice if site.op == Op::RopeK => {
@@ -356,6 +366,29 @@ impl<B: Backend> Backend for Faulty<B> {
             }
             _ => self.inner.attention(site, dst, q, kv, &attention, scores),
         }
+    }
+
+    fn attention_of_each(
+        &self,
+        site: Site,
+        dst: &mut Self::Buf,
+        q: &Self::Buf,
+        caches: &[(&Self::Kv, Attention)],
+    ) -> Result<()> {
+        for (kv, attention) in caches {
+            let (mut kv, mut attention) = (*kv, *attention);
+            if let (EngineFault::CachesShared, Some((first, seen))) =
+                (self.at(site), caches.first())
+            {
+                kv = *first;
+                // As far as that cache goes.
+                let last = seen.context().saturating_sub(attention.rows);
+                attention.position = attention.position.min(last);
+                attention.rows = attention.rows.min(seen.context());
+            }
+            self.attention(site, dst, q, kv, &attention, None)?;
+        }
+        Ok(())
     }
 
     fn act_mul(

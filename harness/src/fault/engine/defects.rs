@@ -170,6 +170,18 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::StaleKey,
     ),
     defect(
+        "engine/caches-shared",
+        "sequences computed together read the cache of the first",
+        &["FI-70"],
+        EngineFault::CachesShared,
+    ),
+    defect(
+        "engine/positions-shared",
+        "sequences computed together are rotated at the position of the first",
+        &["FI-08", "FI-70"],
+        EngineFault::PositionsShared,
+    ),
+    defect(
         "engine/residual-doubled",
         "the attention residual is added twice",
         &["FI-07"],

@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use apr_engine::backend::simd::{Isa, Simd};
 use apr_engine::backend::{CacheType, Scalar};
-use apr_engine::model::{Config, Lm, LmOptions, LogitRows, Model, Role, Slot, Transformer, Want};
+use apr_engine::model::{
+    Config, Lm, LmOptions, LogitRows, Model, Role, SequenceTokens, Slot, Transformer, Want,
+};
 use apr_engine::probe::{Op, Probe, Site, Tap};
 use apr_engine::{Code, Error, Result};
 
@@ -156,11 +158,15 @@ pub enum EngineFault {
     CacheCoarse,
     /// In a cache in f16 neighbouring values change places.
     CacheSwapped,
+    /// Sequences that are computed together read the cache of the first of them.
+    CachesShared,
+    /// Rows of sequences that are computed together are rotated as if all stood where the first does.
+    PositionsShared,
 }
 
 impl EngineFault {
-    /// The first point of the forward pass that the defect changes; `None` when it changes no value of a pass that fits
-    /// into the context.
+    /// The first point of the forward pass that the defect changes; `None` when it changes no value of a pass of one
+    /// sequence that fits into the context.
     pub const fn op(self) -> Option<Op> {
         Some(match self {
             Self::Nothing
@@ -172,7 +178,9 @@ impl EngineFault {
             | Self::TokenLost
             | Self::NanReported
             | Self::MemoryKept
-            | Self::TokenWrapped => return None,
+            | Self::TokenWrapped
+            | Self::CachesShared
+            | Self::PositionsShared => return None,
             Self::EmbeddingConstant => Op::Embed,
             Self::LayerNorm | Self::RmsEps | Self::GainOffsetMissing => Op::AttnNorm,
             Self::QkvBiasDropped | Self::ColumnMajor => Op::Q,
@@ -385,8 +393,8 @@ impl Lm for FaultyLm {
         self.inner.context()
     }
 
-    fn position(&self) -> usize {
-        self.inner.position()
+    fn sequences(&self) -> usize {
+        self.inner.sequences()
     }
 
     fn cache_type(&self) -> CacheType {
@@ -397,11 +405,21 @@ impl Lm for FaultyLm {
         self.inner.cache_bytes()
     }
 
-    fn truncate(&mut self, len: usize) {
+    fn position_of(&self, sequence: usize) -> usize {
+        self.inner.position_of(sequence)
+    }
+
+    fn truncate_sequence(&mut self, sequence: usize, len: usize) {
         // The oldest half stays: a cache that was never emptied.
-        let kept =
-            if self.fault == EngineFault::ResetIgnored { self.inner.position() / 2 } else { 0 };
-        self.inner.truncate(len.max(kept));
+        let kept = match self.fault {
+            EngineFault::ResetIgnored => self.inner.position_of(sequence) / 2,
+            _ => 0,
+        };
+        self.inner.truncate_sequence(sequence, len.max(kept));
+    }
+
+    fn forward_batch(&mut self, batch: &[SequenceTokens<'_>]) -> Result<LogitRows<'_>> {
+        self.inner.forward_batch(batch)
     }
 
     fn forward(
