@@ -26,6 +26,9 @@ pub(crate) struct BenchArgs {
     /// Loads, long prompts and first tokens of a round.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) samples: u32,
+    /// Also decode this many sequences together, in turns with one alone, and tell the ratio of the speeds.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) sequences: u32,
     /// Also run this model on the same backend, in turns, and tell the ratio of the speeds.
     #[arg(long, value_name = "MODEL", conflicts_with = "baseline")]
     pub(crate) vs: Option<PathBuf>,

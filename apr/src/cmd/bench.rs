@@ -82,7 +82,11 @@ pub(crate) fn run(
     let device = device::choose(&args.device)?;
     let options = options(args, model.config().context, &device);
     let watch = Watch { clock: &clock(), stopped: &|| interrupt.requested() };
-    let how = LmOptions { context: Some(options.positions()), ..device::options(args.cache) };
+    let how = LmOptions {
+        context: Some(options.positions()),
+        sequences: options.sequences,
+        ..device::options(args.cache)
+    };
     let open = |path: &Path| open(path, &device, how);
     let bench = bench::measure(&|| open(&args.model.model), &options, &watch).map_err(failure)?;
     let peak_memory_bytes = memory::peak();
@@ -150,6 +154,7 @@ fn options(args: &BenchArgs, room: usize, device: &Device) -> Options {
         first,
         tokens: asked(args.tokens, TOKENS, left),
         samples: args.samples as usize,
+        sequences: args.sequences as usize,
         threads: match device {
             Device::Scalar => Some(1),
             Device::Simd { threads, .. } => Some(threads.unwrap_or_else(processors)),

@@ -9,6 +9,7 @@ mod pairs;
 pub mod series;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::timer::{Clock, Timer};
 pub use bandwidth::Roofline;
 pub use pairs::{Outcome, Ratio, against, programs};
 pub use series::Series;
+pub use together::Together;
 
 /// Tokens that are decoded before any is timed.
 pub const WARM_UP: usize = 10;
@@ -46,6 +48,8 @@ pub struct Options {
     pub tokens: usize,
     /// Loads, long prompts and first tokens of a round.
     pub samples: usize,
+    /// Sequences that are decoded together; 1 leaves that out.
+    pub sequences: usize,
     /// Threads that read memory for comparison; none for a device with memory of its own.
     pub threads: Option<usize>,
 }
@@ -106,6 +110,8 @@ pub struct Bench {
     pub first_token: Phase,
     /// One token after the other.
     pub decode: Phase,
+    /// Several sequences decoded together, when more than one was asked for.
+    pub together: Option<Together>,
     /// Decoding against memory.
     pub roofline: Option<Roofline>,
     /// Decoding by operation.
@@ -115,7 +121,7 @@ pub struct Bench {
     pub smallest_detectable: Option<f64>,
     /// What keys and values are cached as.
     pub cache_type: CacheTypeName,
-    /// Bytes of the key-value cache when full.
+    /// Bytes of the key-value caches of all sequences when full.
     pub cache_bytes: u64,
 }
 
@@ -191,16 +197,22 @@ pub fn measure(
         let per_token = bytes as u64 + bandwidth::cache_bytes(lm, middle);
         roofline(bytes as u64, per_token, &reads, decode.tokens_per_second)
     });
+    let together = match options.sequences {
+        0 | 1 => None,
+        _ => Some(together::measure(lm, options, watch)?),
+    };
+    let caches = lm.sequences() as u64;
     Ok(Bench {
         backend: lm.backend_name(),
         load,
         prefill,
         first_token,
+        together,
         roofline,
         breakdown: breakdown(lm, first, watch.clock)?,
         smallest_detectable: detectable(&samples),
         cache_type: CacheTypeName(lm.cache_type()),
-        cache_bytes: bandwidth::cache_bytes(lm, lm.context()),
+        cache_bytes: caches * bandwidth::cache_bytes(lm, lm.context()),
         decode,
     })
 }

@@ -76,13 +76,14 @@ pub fn against(
     let fewer = vocab(first).min(vocab(second));
     let ids = script(fewer, options.prompt.max(options.first));
     let prompt = &ids[..options.prompt];
-    let prefill = pairs(first, second, watch, |lm| {
+    let read = |lm: &mut dyn Lm| {
         lm.reset();
         watch.time(|| lm.forward(prompt, Want::Last, &mut NoProbe).map(drop))
-    })?;
+    };
+    let prefill = turns(watch, |own| if own { read(first) } else { read(second) })?;
     let before = &ids[..options.first];
-    let decoded =
-        pairs(first, second, watch, |lm| Ok(decode(lm, before, TOKENS, watch)?.iter().sum()))?;
+    let tokens = |lm: &mut dyn Lm| Ok(decode(lm, before, TOKENS, watch)?.iter().sum());
+    let decoded = turns(watch, |own| if own { tokens(first) } else { tokens(second) })?;
     Ok([prefill, decoded])
 }
 
@@ -107,27 +108,26 @@ pub fn programs<E>(
     Ok(slowdowns.map(|slowdowns| told(&plan, &slowdowns, &mut rng)))
 }
 
-/// Runs both sides in the order A B B A until the plan can tell, has no looks left, or patience ends.
-fn pairs(
-    first: &mut dyn Lm,
-    second: &mut dyn Lm,
+/// Runs both sides in the order A B B A until the plan can tell, has no looks left, or patience ends: `run(true)` tells what
+/// the first needs, `run(false)` what the second needs.
+pub(super) fn turns(
     watch: &Watch<'_>,
-    mut run: impl FnMut(&mut dyn Lm) -> apr_engine::Result<f64>,
+    mut run: impl FnMut(bool) -> apr_engine::Result<f64>,
 ) -> apr_engine::Result<Option<Ratio>> {
     let (plan, mut rng) = (Plan::default(), SplitMix::new(0));
     let mut slowdowns = Vec::new();
     let start = (watch.clock)();
-    run(first)?;
-    run(second)?;
+    run(true)?;
+    run(false)?;
     let mut found = None;
     for &look in &plan.looks {
         while slowdowns.len() < look {
             let (own, other) = if slowdowns.len().is_multiple_of(2) {
-                let own = run(first)?;
-                (own, run(second)?)
+                let own = run(true)?;
+                (own, run(false)?)
             } else {
-                let other = run(second)?;
-                (run(first)?, other)
+                let other = run(false)?;
+                (run(true)?, other)
             };
             slowdowns.push((own / other).ln());
         }

@@ -6,7 +6,8 @@ use apr_engine::model::LmOptions;
 
 use super::*;
 
-const OPTIONS: Options = Options { prompt: 6, first: 3, tokens: 12, samples: 2, threads: Some(2) };
+const OPTIONS: Options =
+    Options { prompt: 6, first: 3, tokens: 12, samples: 2, sequences: 1, threads: Some(2) };
 
 fn golden() -> Result<Opened> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden");
@@ -64,6 +65,29 @@ fn the_roofline_counts_the_bytes_that_a_token_reads() {
     assert!(roofline.bytes_per_token < stored + found.cache_bytes);
     let ratio = roofline.decode_bytes_per_second / roofline.read_bytes_per_second;
     assert!((roofline.fraction - ratio).abs() < 1e-12);
+}
+
+/// On a clock on which every pass takes as long, four sequences in one are four times as fast.
+#[test]
+fn sequences_decoded_together_are_held_against_one() {
+    let options = Options { sequences: 4, ..OPTIONS };
+    let open = || {
+        let (model, _) = golden()?;
+        let how = LmOptions { sequences: 4, ..LmOptions::default() };
+        let lm = model.lm_on(&Device::Scalar, how)?;
+        Ok((model, lm))
+    };
+    let clock = ticking();
+    let watch = Watch { clock: &clock, stopped: &|| false };
+    let found = measure(&open, &options, &watch).unwrap();
+    let together = found.together.unwrap();
+    assert_eq!((together.sequences, together.position), (4, 3 + WARM_UP));
+    assert!((together.tokens_per_second - 4e6).abs() < 1.0, "{}", together.tokens_per_second);
+    let ratio = together.against_one.unwrap();
+    assert!((ratio.ratio - 4.0).abs() < 1e-9 && ratio.outcome == Outcome::Faster, "{ratio:?}");
+    let alone = measure(&golden, &OPTIONS, &watch).unwrap();
+    assert_eq!(alone.together, None);
+    assert_eq!(found.cache_bytes, 4 * alone.cache_bytes, "each has a cache of its own");
 }
 
 #[test]

@@ -32,6 +32,22 @@ fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
     speed(out, "decode", &bench.decode)?;
     let each = &bench.decode.time;
     writeln!(out, "            {}  per token, p99 {} ms", time(each), number(each.p99_ms))?;
+    if let Some(together) = &bench.together {
+        writeln!(
+            out,
+            "together    {:>8} tokens/s  {} sequences behind {}",
+            number(together.tokens_per_second),
+            together.sequences,
+            together.position,
+        )?;
+        if let Some(ratio) = &together.against_one {
+            writeln!(
+                out,
+                "            {:>8.2} times one alone  ({:.2} to {:.2}, 99 %), {} pairs in turns",
+                ratio.ratio, ratio.lower, ratio.upper, ratio.pairs
+            )?;
+        }
+    }
     if let Some(roofline) = &bench.roofline {
         writeln!(
             out,
