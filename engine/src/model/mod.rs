@@ -8,6 +8,7 @@ pub mod forward;
 pub mod generation;
 mod keys;
 pub mod lm;
+mod pass;
 pub mod rope;
 mod rotation;
 mod sequences;
