@@ -1,6 +1,7 @@
-//! The transformer, once: every family and every backend runs through this file.
+//! The transformer, once: every family and every backend runs through this file and [`super::pass`].
 //!
-//! Knows the order of operations and the sites, nothing of formats or of how an operation is computed.
+//! Knows which tokens are computed together and what of their logits is wanted, nothing of formats or of how an operation
+//! is computed.
 
 use std::ops::Range;
 
@@ -188,7 +189,8 @@ impl<B: Backend> Transformer<B> {
     ) -> Result<()> {
         let rows = tokens.len();
         let run = self.sequences[sequence].run(sequence, 0, rows);
-        self.run_pass(tokens, &[run], &[rows - wanted..rows], probe)
+        let wanted = rows - wanted..rows;
+        self.run_pass(tokens, &[run], std::slice::from_ref(&wanted), probe)
     }
 
     /// Where a text becomes a long one, or after forgetting a short one again, the keys in the cache carry another

@@ -105,8 +105,8 @@ fn want(wanted: &mut Vec<Range<usize>>, row: usize) {
 mod tests {
     use super::*;
 
-    /// Lengths of runs by sequence, and rows whose logits are wanted, pass by pass.
-    type Passes = Vec<(Vec<(usize, usize)>, Vec<Range<usize>>)>;
+    /// Lengths of runs by sequence, and first and last of the rows whose logits are wanted, pass by pass.
+    type Passes = Vec<(Vec<(usize, usize)>, Vec<(usize, usize)>)>;
 
     fn passes(lengths: &[usize], rows_max: usize) -> Passes {
         let mut sequences: Vec<Sequence<()>> = lengths.iter().map(|_| Sequence::new(())).collect();
@@ -124,7 +124,8 @@ mod tests {
                 sequences[run.sequence].seen.extend_from_slice(&packed.tokens[run.rows()]);
             }
             let runs = packed.runs.iter().map(|run| (run.sequence, run.rows)).collect();
-            all.push((runs, packed.wanted));
+            let wanted = packed.wanted.iter().map(|rows| (rows.start, rows.end - 1)).collect();
+            all.push((runs, wanted));
         }
         let seen: Vec<usize> = sequences.iter().map(|sequence| sequence.seen.len()).collect();
         assert_eq!(seen, lengths, "every token once");
@@ -133,19 +134,19 @@ mod tests {
 
     #[test]
     fn single_tokens_share_a_pass_and_their_rows_of_logits_lie_together() {
-        assert_eq!(passes(&[1, 1, 1], 8), [(vec![(0, 1), (1, 1), (2, 1)], vec![0..3])]);
+        assert_eq!(passes(&[1, 1, 1], 8), [(vec![(0, 1), (1, 1), (2, 1)], vec![(0, 2)])]);
     }
 
     #[test]
     fn a_long_part_is_cut_and_only_its_end_has_logits() {
-        let first = (vec![(0, 1), (1, 3)], vec![0..1]);
-        let second = (vec![(1, 2), (2, 2)], vec![1..2, 3..4]);
+        let first = (vec![(0, 1), (1, 3)], vec![(0, 0)]);
+        let second = (vec![(1, 2), (2, 2)], vec![(1, 1), (3, 3)]);
         assert_eq!(passes(&[1, 5, 2], 4), [first, second]);
     }
 
     #[test]
     fn a_pass_that_is_full_leaves_the_next_sequence_to_the_next() {
-        let (first, second) = ((vec![(0, 2)], vec![1..2]), (vec![(1, 2)], vec![1..2]));
+        let (first, second) = ((vec![(0, 2)], vec![(1, 1)]), (vec![(1, 2)], vec![(1, 1)]));
         assert_eq!(passes(&[2, 2], 2), [first, second]);
         assert_eq!(passes(&[], 2), []);
     }

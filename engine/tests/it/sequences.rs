@@ -17,8 +17,11 @@ fn three(chunk: usize) -> LmOptions {
     LmOptions { chunk, sequences: 3, ..LmOptions::default() }
 }
 
+/// Sequences and what is appended to them.
+type Parts<'a> = &'a [(usize, &'a [u32])];
+
 /// Logits behind each of `parts`, which are appended together.
-fn append(lm: &mut dyn Lm, parts: &[(usize, &[u32])]) -> apr_engine::Result<Vec<Vec<f32>>> {
+fn append(lm: &mut dyn Lm, parts: Parts<'_>) -> apr_engine::Result<Vec<Vec<f32>>> {
     let batch: Vec<_> =
         parts.iter().map(|&(sequence, tokens)| SequenceTokens { sequence, tokens }).collect();
     let vocab = lm.config().vocab;
@@ -42,7 +45,7 @@ fn each_of_several_sequences_gets_the_logits_that_it_gets_alone() {
             for chunk in [2, 4, 128] {
                 let mut lm = model.lm_on(&device, three(chunk)).unwrap();
                 let mut found = vec![Vec::new(); 3];
-                let mut take = |lm: &mut dyn Lm, parts: &[(usize, &[u32])]| {
+                let mut take = |lm: &mut dyn Lm, parts: Parts<'_>| {
                     let rows = append(lm, parts).unwrap();
                     assert_eq!(rows.len(), parts.len());
                     for ((sequence, _), row) in parts.iter().zip(rows) {
@@ -103,7 +106,7 @@ fn a_batch_that_is_refused_changes_nothing() {
     let mut lm = model.lm_on(&Device::Scalar, options).unwrap();
     assert_eq!(lm.sequences(), 3);
     append(&mut *lm, &[(0, &[1, 2]), (1, &[3])]).unwrap();
-    let refused: [(&[(usize, &[u32])], Code); 5] = [
+    let refused: [(Parts<'_>, Code); 5] = [
         (&[(0, &[1]), (3, &[1])], Code::SequenceNumber),
         (&[(0, &[1]), (0, &[1])], Code::SequenceNumber),
         (&[(0, &[1]), (1, &[])], Code::EmptyPrompt),
