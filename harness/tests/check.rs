@@ -18,9 +18,11 @@ use apr_harness::pipeline::{self, PipelineStage, StageReport, StageStatus};
 
 /// Engine faults that no value of a pass shows which fits into the context.
 const NO_STAGE: &[&str] = &[
+    "engine/caches-shared",
     "engine/context-cut",
     "engine/memory-kept",
     "engine/observed-slow",
+    "engine/positions-shared",
     "engine/slow",
     "engine/token-wrapped",
     "engine/twentieth-slower",
