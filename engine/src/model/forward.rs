@@ -1,4 +1,4 @@
-//! The transformer, once: every family and every backend runs through this file and [`super::pass`].
+//! The transformer, once: every family and every backend runs through this file and `pass.rs`.
 //!
 //! Knows which tokens are computed together and what of their logits is wanted, nothing of formats or of how an operation
 //! is computed.
