@@ -11,8 +11,12 @@
 use std::arch::x86_64::*;
 use std::array;
 
+use zerocopy::little_endian::U16;
+
 use super::super::activations::{Q8, Q8Row};
-use super::vector::{four_bytes, load_f32, load_u8, store_f32, store_u8, turn_dwords};
+use super::vector::{
+    eight_halves, four_bytes, load_f32, load_u8, store_f32, store_u8, turn_dwords,
+};
 
 /// Weight rows of a panel: two vectors of lanes.
 pub(in super::super) const ROWS: usize = 16;
@@ -38,13 +42,31 @@ pub(in super::super) fn store_column([first, second]: [__m256; 2], out: &mut [f3
     out.copy_from_slice(&column.0.as_flattened()[..out.len()]);
 }
 
+/// `[8][half of the rows]` of 8 rows by four bytes, once turned; before that, the 32 bytes of row r at
+/// `[r % 8][r / 8]`.
+pub(in super::super) type Lanes = [[[u8; 32]; 2]; 8];
+
+/// Turns what lies by row into what lies by lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn turn_lanes(lanes: &mut Lanes) {
+    for half in 0..2 {
+        let mut rows = [_mm256_setzero_si256(); 8];
+        for (row, bytes) in rows.iter_mut().zip(&*lanes) {
+            *row = load_u8(&bytes[half]);
+        }
+        for (row, bytes) in turn_dwords(rows).into_iter().zip(&mut *lanes) {
+            store_u8(row, &mut bytes[half]);
+        }
+    }
+}
+
 /// One block of each row of a panel.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(in super::super) struct BlockTile {
-    /// `[quarter of eight values][half of the rows]` of 8 rows by 4 values, once turned; before that, the
-    /// 32 values of row r at `[r % 8][r / 8]`.
-    pub(in super::super) quants: [[[u8; 32]; 2]; 8],
+    /// Four adjacent values in a lane.
+    pub(in super::super) quants: Lanes,
     pub(in super::super) scales: [[f32; 8]; 2],
     pub(in super::super) offsets: [[f32; 8]; 2],
 }
@@ -53,14 +75,23 @@ impl BlockTile {
     const ZERO: Self =
         Self { quants: [[[0; 32]; 2]; 8], scales: [[0.0; 8]; 2], offsets: [[0.0; 8]; 2] };
 
-    /// Sets the block of row `row`.
+    /// Sets the blocks of eight rows: their quants, scales and, where there are any, offsets.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in super::super) fn put(&mut self, row: usize, quants: __m256i, scale: f32, offset: f32) {
-        let (lane, half) = (row % 8, row / 8 % 2);
-        store_u8(quants, &mut self.quants[lane][half]);
-        self.scales[half][lane] = scale;
-        self.offsets[half][lane] = offset;
+    pub(in super::super) fn set(
+        &mut self,
+        half: usize,
+        quants: [__m256i; 8],
+        scales: [U16; 8],
+        offsets: Option<[U16; 8]>,
+    ) {
+        for (lanes, quants) in self.quants.iter_mut().zip(turn_dwords(quants)) {
+            store_u8(quants, &mut lanes[half]);
+        }
+        store_f32(eight_halves(scales), &mut self.scales[half]);
+        if let Some(offsets) = offsets {
+            store_f32(eight_halves(offsets), &mut self.offsets[half]);
+        }
     }
 }
 
@@ -73,23 +104,6 @@ impl BlockPanel {
     /// A panel of rows of `blocks`, all zeros.
     pub(in super::super) fn new(blocks: usize) -> Self {
         Self { tiles: vec![BlockTile::ZERO; blocks] }
-    }
-
-    /// Turns what lies by row into what lies by lane, when every row has been put.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in super::super) fn turn(&mut self) {
-        for tile in &mut self.tiles {
-            for half in 0..2 {
-                let mut rows = [_mm256_setzero_si256(); 8];
-                for (row, quants) in rows.iter_mut().zip(&tile.quants) {
-                    *row = load_u8(&quants[half]);
-                }
-                let rows = turn_dwords(rows);
-                for (row, quants) in rows.into_iter().zip(&mut tile.quants) {
-                    store_u8(row, &mut quants[half]);
-                }
-            }
-        }
     }
 
     /// `out[n, width]`: the columns of panel `index` out of those that make up `width` weight rows.

@@ -12,7 +12,8 @@ use zerocopy::little_endian::U16;
 use super::super::activations::{Q8, Q8Row};
 use super::block_panel::{BlockPanel, MANY, ROWS};
 use super::vector::{
-    four_halves, load_four, load_half, load_i8, load_i32, prefetch, single, sum_four, sums_of_four,
+    four_halves, load_four, load_half, load_i8, load_i32, prefetch, prefetch_at, sum_four,
+    sums_of_four,
 };
 use crate::quant::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
@@ -147,14 +148,25 @@ macro_rules! block_product {
             }
             let mut panel = BlockPanel::new(acts.blocks);
             for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
-                for (r, row) in rows.chunks_exact(stride).enumerate() {
-                    let blocks: &[$block] = quant::blocks(row);
-                    for (tile, block) in panel.tiles.iter_mut().zip(blocks) {
-                        prefetch(block);
-                        tile.put(r, $quants(block), single(block.d), single($m(block)));
+                // Block by block, so that a tile is complete before it leaves the first-level cache.
+                let blocks: &[$block] = quant::blocks(rows);
+                for (b, tile) in panel.tiles.iter_mut().enumerate() {
+                    for half in 0..2 {
+                        // Rows that are missing are zeros.
+                        let mut quants = [_mm256_setzero_si256(); 8];
+                        let (mut d, mut m) = ([U16::ZERO; 8], [U16::ZERO; 8]);
+                        for lane in 0..8 {
+                            let Some(block) = blocks.get((8 * half + lane) * acts.blocks + b)
+                            else {
+                                break;
+                            };
+                            prefetch_at(block, ROWS * stride);
+                            quants[lane] = $quants(block);
+                            (d[lane], m[lane]) = (block.d, $m(block));
+                        }
+                        tile.set(half, quants, d, $offsets.then_some(m));
                     }
                 }
-                panel.turn();
                 $multiply(&panel, acts, out, width, index);
             }
         }

@@ -8,12 +8,13 @@
 )]
 use std::arch::x86_64::*;
 use std::array;
+use std::hint::black_box;
 
 use zerocopy::little_endian::U16;
 
 use super::super::activations::{Q8Super, Q8SuperRow};
-use super::block_panel::{ROWS, store_column};
-use super::vector::{four_bytes, load_f32, load_u8, single, store_u8, turn_dwords, two_words};
+use super::block_panel::{Lanes, ROWS, store_column, turn_lanes};
+use super::vector::{four_bytes, load_f32, load_u8, single, store_u8, two_words};
 use crate::quant::SUPER;
 
 /// Tokens multiplied at once: as many as there are registers for.
@@ -31,10 +32,6 @@ pub(in super::super) struct Unpacked {
     pub(in super::super) d: U16,
     pub(in super::super) dmin: U16,
 }
-
-/// `[8][half of the rows]` of 8 rows by four bytes, once turned; before that, the 32 bytes of row r at
-/// `[r % 8][r / 8]`.
-pub(in super::super) type Lanes = [[[u8; 32]; 2]; 8];
 
 /// One super-block of each row of a panel.
 #[derive(Clone, Copy)]
@@ -89,6 +86,19 @@ impl SuperTile {
         self.d[half][lane] = single(block.d);
         self.dmin[half][lane] = single(block.dmin);
     }
+
+    /// Turns what lies by row into what lies by lane, when every row has been put.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in super::super) fn turn(&mut self) {
+        for quants in &mut self.quants {
+            turn_lanes(quants);
+        }
+        for scales in &mut self.scales {
+            turn_lanes(scales);
+        }
+        turn_lanes(&mut self.minimums);
+    }
 }
 
 /// Sixteen weight rows, unpacked.
@@ -100,20 +110,6 @@ impl SuperPanel {
     /// A panel of rows of `blocks`, all zeros.
     pub(in super::super) fn new(blocks: usize) -> Self {
         Self { tiles: vec![SuperTile::ZERO; blocks] }
-    }
-
-    /// Turns what lies by row into what lies by lane, when every row has been put.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(in super::super) fn turn(&mut self) {
-        for tile in &mut self.tiles {
-            for quants in &mut tile.quants {
-                turn_lanes(quants);
-            }
-            for scales in &mut tile.scales {
-                turn_lanes(scales);
-            }
-            turn_lanes(&mut tile.minimums);
-        }
     }
 
     /// `out[n, width]`: the columns of panel `index` out of those that make up `width` weight rows.
@@ -141,20 +137,6 @@ impl SuperPanel {
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn turn_lanes(lanes: &mut Lanes) {
-    for half in 0..2 {
-        let mut rows = [_mm256_setzero_si256(); 8];
-        for (row, bytes) in rows.iter_mut().zip(&*lanes) {
-            *row = load_u8(&bytes[half]);
-        }
-        for (row, bytes) in turn_dwords(rows).into_iter().zip(&mut *lanes) {
-            store_u8(row, &mut bytes[half]);
-        }
-    }
-}
-
 /// Sums of tokens by half of the rows.
 type Words = [[__m256i; 2]; TOKENS];
 
@@ -170,12 +152,14 @@ fn some_tokens<const DEPTH: usize, const MINIMUMS: bool>(
     let x: &[_; TOKENS] = &array::from_fn(|t| x[t].first(tiles.len()));
     let mut dot_sums = [[_mm256_setzero_ps(); 2]; TOKENS];
     let mut minimum_sums = dot_sums;
+    // Long runs are hidden from the compiler: it would unroll them, reorder their sums and be short of registers.
+    let depth = if DEPTH == 8 { black_box(DEPTH) } else { DEPTH };
     for (b, tile) in tiles.iter().enumerate() {
         let mut quants = [&x[0].quants[b]; TOKENS];
         for (quants, x) in quants.iter_mut().zip(x) {
             *quants = &x.quants[b];
         }
-        let dots = dots::<DEPTH, MINIMUMS>(tile, quants);
+        let dots = dots::<DEPTH>(tile, quants, depth);
         for t in 0..TOKENS {
             let x_scale = _mm256_set1_ps(x[t].scales[b]);
             let minimums = minimums(&tile.minimums, &x[t].sums[b]);
@@ -207,16 +191,13 @@ fn some_tokens<const DEPTH: usize, const MINIMUMS: bool>(
 /// Scales by products of one block, as integers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dots<const DEPTH: usize, const MINIMUMS: bool>(
-    tile: &SuperTile,
-    x: [&[i8; SUPER]; TOKENS],
-) -> Words {
+fn dots<const DEPTH: usize>(tile: &SuperTile, x: [&[i8; SUPER]; TOKENS], depth: usize) -> Words {
     let mut dots = [[_mm256_setzero_si256(); 2]; TOKENS];
     let quants = tile.quants.as_flattened();
     let scales = tile.scales.as_flattened();
     for first in (0..SUPER / 4).step_by(DEPTH) {
         let mut pairs = [[_mm256_setzero_si256(); 2]; TOKENS];
-        for i in first..first + DEPTH {
+        for i in first..first + depth {
             let quants = [load_u8(&quants[i][0]), load_u8(&quants[i][1])];
             for t in 0..TOKENS {
                 let x = four_bytes(x[t].as_chunks().0[i]);

@@ -12,7 +12,7 @@ use zerocopy::little_endian::U16;
 use super::super::activations::{Q8Super, Q8SuperRow};
 use super::block_panel::{MANY, ROWS};
 use super::super_panel::{SuperPanel, SuperTile, Unpacked};
-use super::vector::{four_halves, load_half, load_i8, load_i16, load_u8, prefetch};
+use super::vector::{four_halves, load_half, load_i8, load_i16, load_u8, prefetch, prefetch_at};
 use crate::quant::{self, Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, k_scales};
 
 /// The functions over rows of one type of super-block, with `$features`. `$step` adds one block to the sums of a row,
@@ -50,14 +50,15 @@ macro_rules! super_product {
             }
             let mut panel = SuperPanel::new(acts.blocks);
             for (index, rows) in bytes.chunks(ROWS * stride).enumerate() {
-                for (r, row) in rows.chunks_exact(stride).enumerate() {
-                    let blocks: &[$block] = quant::blocks(row);
-                    for (tile, block) in panel.tiles.iter_mut().zip(blocks) {
-                        prefetch(block);
+                // Block by block: see `block_product`.
+                let blocks: &[$block] = quant::blocks(rows);
+                for (b, tile) in panel.tiles.iter_mut().enumerate() {
+                    for (r, block) in blocks[b..].iter().step_by(acts.blocks).enumerate() {
+                        prefetch_at(block, ROWS * stride);
                         $put(tile, r, &$unpack(block));
                     }
+                    tile.turn();
                 }
-                panel.turn();
                 $multiply(&panel, acts, out, width, index);
             }
         }

@@ -267,6 +267,23 @@ fn twos(a: __m256, b: __m256) -> __m256 {
     _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
 }
 
+/// The values of stored f16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn eight_halves([a, b, c, d, e, f, g, h]: [U16; 8]) -> __m256 {
+    let bits = |half: U16| half.get() as i16;
+    _mm256_cvtph_ps(_mm_setr_epi16(
+        bits(a),
+        bits(b),
+        bits(c),
+        bits(d),
+        bits(e),
+        bits(f),
+        bits(g),
+        bits(h),
+    ))
+}
+
 /// The value of a stored f16 in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -279,7 +296,14 @@ pub(in super::super) fn splat(scale: U16) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn prefetch<T>(block: &T) {
-    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
+    prefetch_at(block, AHEAD);
+}
+
+/// As [`prefetch`], `distance` bytes behind `block`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn prefetch_at<T>(block: &T, distance: usize) {
+    let ahead = std::ptr::from_ref(block).cast::<i8>().wrapping_add(distance);
     for line in 0..size_of::<T>().div_ceil(64) {
         // A hint: it reads nothing and faults at no address.
         _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));

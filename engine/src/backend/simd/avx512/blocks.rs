@@ -12,7 +12,7 @@ use zerocopy::little_endian::U16;
 use super::super::activations::{Q8, Q8Row};
 use super::super::avx2::block_panel::{BlockPanel, MANY, ROWS};
 use super::super::avx2::blocks::{Four, block_product, nibbles};
-use super::super::avx2::vector::{load_i8, prefetch, single, sum_four};
+use super::super::avx2::vector::{load_i8, prefetch, prefetch_at, sum_four};
 use super::block_panel::multiply;
 use crate::quant::{self, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 

@@ -14,7 +14,7 @@ use super::super::avx2::supers::{
     Sums, eight_minimums, q2_k_step, q2_k_unpack, q3_k_step, q3_k_unpack, q4_k_unpack, q5_k_unpack,
     q6_k_unpack, super_product,
 };
-use super::super::avx2::vector::{load_half, load_i16, load_u8, prefetch};
+use super::super::avx2::vector::{load_half, load_i16, load_u8, prefetch, prefetch_at};
 use super::super_panel::{multiply, put};
 use super::vector::load_bytes;
 use crate::quant::{self, Q2K, Q3K, Q4K, Q5K, Q6K, SUPER, k_scales};
