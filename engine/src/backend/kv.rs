@@ -166,7 +166,7 @@ impl<T: Element> Rows<T> {
                     .place(Place::Site(Site::layer(rows.layer, op).to_string()))
                     .expected(format_args!("at most {} in magnitude ({})", f16::MAX, T::TYPE))
                     .found(format_args!("{} at position {position}", new[at]))
-                    .hint("keep keys and values in single precision (`--cache-type f32`)"));
+                    .hint("keep keys and values in f32 (`--cache-type f32`, by side in rosetta)"));
             }
             stored.truncate(behind);
             T::extend(stored, new);

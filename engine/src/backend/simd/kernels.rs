@@ -25,19 +25,22 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-512 (F, BW, VL).
+    Avx512,
     /// x86-64 with AVX-512 (F, BW, VL) and its VNNI.
     Avx512Vnni,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512Vnni];
+    pub const ALL: &'static [Self] = &[Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni];
 
     /// The name on the command line and in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
         }
     }
@@ -58,15 +61,18 @@ impl Isa {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => {
+            Self::Avx512 => {
                 Self::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512Vnni => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni => false,
         }
     }
 }
@@ -196,17 +202,19 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::KERNELS,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512::KERNELS,
+            Isa::Avx512 => avx512::KERNELS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512::VNNI_KERNELS,
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512Vnni => return Err(Error::new(Code::IsaUnavailable).found(isa)),
+            Isa::Avx2 | Isa::Avx512 | Isa::Avx512Vnni => {
+                return Err(Error::new(Code::IsaUnavailable).found(isa));
+            }
         })
     }
 
     /// The table of the fastest available instruction set.
     pub fn best() -> Self {
-        let mut fastest_first = Isa::ALL.iter().rev();
-        let table = fastest_first.find_map(|&isa| Self::for_isa(isa).ok());
-        table.unwrap_or(portable::KERNELS)
+        Self::available().pop().unwrap_or(portable::KERNELS)
     }
 
     /// The instruction set of this table.

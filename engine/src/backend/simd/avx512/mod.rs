@@ -1,4 +1,4 @@
-//! Kernels for x86-64 with AVX-512 (F, BW, VL) and VNNI.
+//! Kernels for x86-64 with AVX-512 (F, BW, VL), with VNNI and without.
 //!
 //! Integers are summed up exactly and floats in the order of [`super::avx2`], so that every result has the bits that it has
 //! there. What is bound by memory, or done once in a while, is taken from there.
@@ -21,19 +21,25 @@ use super::kernels::{Isa, Kernels};
 macro_rules! entry {
     ($kernel:path, $($argument:ident),+) => {
         |$($argument),+| {
-            // SAFETY: `Kernels::for_isa` hands this table out only where AVX-512 F, BW, VL and VNNI were
-            // detected.
+            // SAFETY: `Kernels::for_isa` hands a table out only where the features that its kernels name were detected.
             unsafe { $kernel($($argument),+) }
         }
     };
 }
 
-/// The table. Only to be handed out where the features are present.
+/// The table without VNNI. Only to be handed out where AVX-512 F, BW and VL are present.
 pub(super) const KERNELS: Kernels = Kernels {
-    isa: Isa::Avx512Vnni,
+    isa: Isa::Avx512,
     f32: entry!(plain::f32_product, bytes, stride, x, out),
     f16: entry!(plain::f16_product, bytes, stride, x, out),
     bf16: entry!(plain::bf16_product, bytes, stride, x, out),
+    ..avx2::KERNELS
+};
+
+/// The table with VNNI, without which packed weights are multiplied as with AVX2. Only to be handed out where AVX-512 F, BW, VL
+/// and VNNI are present.
+pub(super) const VNNI_KERNELS: Kernels = Kernels {
+    isa: Isa::Avx512Vnni,
     q4_0: entry!(blocks::q4_0_product, bytes, acts, out),
     q4_1: entry!(blocks::q4_1_product, bytes, acts, out),
     q5_0: entry!(blocks::q5_0_product, bytes, acts, out),
@@ -44,5 +50,5 @@ pub(super) const KERNELS: Kernels = Kernels {
     q4_k: entry!(supers::q4_k_product, bytes, acts, out),
     q5_k: entry!(supers::q5_k_product, bytes, acts, out),
     q6_k: entry!(supers::q6_k_product, bytes, acts, out),
-    ..avx2::KERNELS
+    ..KERNELS
 };

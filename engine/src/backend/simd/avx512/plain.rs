@@ -21,9 +21,9 @@ const TOGETHER: usize = 3;
 /// Activation rows multiplied at once.
 const TOKENS: usize = 8;
 
-plain_product!("avx512bw,avx512vl,avx512vnni", f32_product, f32_rows, f32_panel, multiply, ROWS);
-plain_product!("avx512bw,avx512vl,avx512vnni", f16_product, f16_rows, f16_panel, multiply, ROWS);
-plain_product!("avx512bw,avx512vl,avx512vnni", bf16_product, bf16_rows, bf16_panel, multiply, ROWS);
+plain_product!("avx512bw,avx512vl", f32_product, f32_rows, f32_panel, multiply, ROWS);
+plain_product!("avx512bw,avx512vl", f16_product, f16_rows, f16_panel, multiply, ROWS);
+plain_product!("avx512bw,avx512vl", bf16_product, bf16_rows, bf16_panel, multiply, ROWS);
 
 /// An eight of one row, and the same eight of the next.
 #[derive(Clone, Copy, Default)]
@@ -35,7 +35,7 @@ type Lanes = [[__m512; TOKENS]; TOGETHER];
 
 /// `out[n, width]`: columns `first..` of the products of the rows of `panel` with those of `x`.
 #[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512bw,avx512vl")]
 fn multiply(panel: &Arranged, x: &Arranged, out: &mut [f32], width: usize, first: usize) {
     let cols = panel.cols;
     let rows = panel.eights.len() / cols.div_ceil(8);
@@ -61,7 +61,7 @@ fn multiply(panel: &Arranged, x: &Arranged, out: &mut [f32], width: usize, first
 
 /// A few rows of `cols` weights by a few tokens.
 #[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512bw,avx512vl")]
 fn products(
     weights: [&[Both]; TOGETHER],
     tokens: [&[Eight]; TOKENS],
@@ -101,7 +101,7 @@ fn products(
 }
 
 #[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512bw,avx512vl")]
 fn added(mut a: Lanes, b: &Lanes) -> Lanes {
     for (a, b) in a.as_flattened_mut().iter_mut().zip(b.as_flattened()) {
         *a = _mm512_add_ps(*a, *b);
@@ -111,7 +111,7 @@ fn added(mut a: Lanes, b: &Lanes) -> Lanes {
 
 /// Adds products of `count` eights of each row, from eight `start`, to `lanes`.
 #[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512bw,avx512vl")]
 fn accumulate(
     [w0, w1, w2]: [&[Both]; TOGETHER],
     tokens: [&[Eight]; TOKENS],

@@ -7,10 +7,10 @@ use crate::dtype::Dtype;
 use crate::quant::{SUPER, quantize_row};
 use crate::tensor::{Shape, TensorView};
 
-/// Both tables, where the processor has AVX-512.
-fn tables() -> Option<[Kernels; 2]> {
-    let vnni = Kernels::for_isa(Isa::Avx512Vnni).ok()?;
-    Some([vnni, Kernels::for_isa(Isa::Avx2).expect("AVX-512 comes with AVX2")])
+/// The table of `isa` and that of AVX2, where the processor has it.
+fn tables(isa: Isa) -> Option<[Kernels; 2]> {
+    let kernels = Kernels::for_isa(isa).ok()?;
+    Some([kernels, Kernels::for_isa(Isa::Avx2).expect("AVX-512 comes with AVX2")])
 }
 
 /// Bits of the products of `rows` rows of weights with `x`, rows of `cols`.
@@ -36,7 +36,7 @@ const SIZES: &[(usize, usize, usize)] =
 
 #[test]
 fn packed_products_have_the_bits_of_avx2() {
-    let Some([vnni, avx2]) = tables() else { return };
+    let Some([vnni, avx2]) = tables(Isa::Avx512Vnni) else { return };
     for &dtype in PACKED {
         for &(rows, n, blocks) in SIZES {
             let cols = blocks * dtype.block_len();
@@ -54,7 +54,7 @@ fn packed_products_have_the_bits_of_avx2() {
 /// Quants and activations all at either end of their range.
 #[test]
 fn extreme_products_have_the_bits_of_avx2() {
-    let Some([vnni, avx2]) = tables() else { return };
+    let Some([vnni, avx2]) = tables(Isa::Avx512Vnni) else { return };
     for &dtype in PACKED {
         let (rows, cols) = (17, 2 * SUPER);
         for fill in [0x00, 0x7F, 0x80, 0xFF] {
@@ -81,7 +81,7 @@ fn extreme_products_have_the_bits_of_avx2() {
 
 #[test]
 fn plain_products_have_the_bits_of_avx2_at_any_length() {
-    let Some([vnni, avx2]) = tables() else { return };
+    let Some([avx512, avx2]) = tables(Isa::Avx512) else { return };
     for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
         for &(rows, n, _) in SIZES {
             for cols in [1, 7, 8, 31, 32, 33, 64, 77, 136, 263] {
@@ -89,7 +89,7 @@ fn plain_products_have_the_bits_of_avx2_at_any_length() {
                 quantize_row(dtype, &activations(rows, cols), &mut bytes).unwrap();
                 let x = activations(n, cols);
                 let [found, expected] =
-                    [vnni, avx2].map(|kernels| products(&kernels, dtype, rows, cols, &bytes, &x));
+                    [avx512, avx2].map(|kernels| products(&kernels, dtype, rows, cols, &bytes, &x));
                 assert_eq!(found, expected, "{dtype} [{rows}, {cols}] by {n}");
             }
         }
