@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokenizers::models::bpe::Vocab;
+
 use super::added::AddedToken;
 use super::bpe::{Bpe, BpeRules, PreType, build_model};
 use super::json::split_merge;
@@ -127,9 +129,9 @@ pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
         merges.push((left.to_owned(), right.to_owned()));
     }
     let normal = |id: usize| kinds.get(id) == Some(&Kind::Normal);
-    let mut entries: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut entries = Vocab::default();
     for (id, token) in vocab.tokens.iter().enumerate().filter(|(id, _)| normal(*id)) {
-        if let Some(first) = entries.insert(token, id as u32) {
+        if let Some(first) = entries.insert((*token).to_owned(), id as u32) {
             let field = format!("tokenizer.ggml.tokens[{id}]");
             let found = format!("{token:?}, which is also token {first}");
             return Err(invalid(&field).expected("each token once").found(found));
@@ -142,7 +144,6 @@ pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
             .expected("an entry for each of the 256 bytes")
             .found(format!("no {character}")));
     }
-    let entries = entries.into_iter().map(|(token, id)| (token.to_owned(), id));
     let rules = BpeRules { ignore_merges: pre.ignore_merges, ..BpeRules::default() };
     let model = build_model(entries, merges, rules)?;
     let pre_tokenizer = Some(pre_tokenizer);

@@ -187,7 +187,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<Loaded> {
     let bpe = Bpe {
         normalizer: component::<NormalizerWrapper>(normalizer, "normalizer")?,
         pre_tokenizer: component::<PreTokenizerWrapper>(pre_tokenizer, "pre_tokenizer")?,
-        model: build_model(vocab.iter().cloned(), merges, rules)?,
+        model: build_model(vocab.iter().cloned().collect(), merges, rules)?,
     };
     Ok(Loaded {
         bpe,

@@ -154,17 +154,21 @@ impl Tokenizer {
             }
         };
         let list = gguf::added(vocab, &kinds);
-        let engine = if byte_level {
-            Engine::Bpe(Box::new(gguf::bpe(vocab, &kinds)?))
-        } else {
+        let build_engine = || {
+            if byte_level {
+                return gguf::bpe(vocab, &kinds).map(|bpe| Engine::Bpe(Box::new(bpe)));
+            }
             let space_prefix = vocab.add_space_prefix.unwrap_or(true);
-            Engine::Spm { spm: Box::new(gguf::spm(vocab, &kinds)?), space_prefix }
+            gguf::spm(vocab, &kinds).map(|spm| Engine::Spm { spm: Box::new(spm), space_prefix })
         };
+        // Side by side: vocabularies have a hundred thousand entries and more.
+        let (engine, pieces) =
+            rayon::join(build_engine, || gguf::pieces(vocab, &kinds, byte_level));
         let mut tokenizer = Self {
-            engine,
+            engine: engine?,
             raw: AddedTokens::new(list)?,
             normalized: AddedTokens::new(Vec::new())?,
-            pieces: gguf::pieces(vocab, &kinds, byte_level)?,
+            pieces: pieces?,
             rows: 0,
             bos: None,
             eos: None,
