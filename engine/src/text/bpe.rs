@@ -6,7 +6,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -20,9 +19,6 @@ use tokenizers::{
 
 use super::added::{AddedTokens, Recognise};
 use crate::error::{Code, Error, Result};
-
-/// Merges that one thread checks in a row: real vocabularies have a hundred thousand and more.
-const MERGES_AT_ONCE: usize = 4096;
 
 /// What the crate returns inside its callbacks.
 type CrateResult<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -71,24 +67,20 @@ pub(super) fn build_model(vocab: Vocab, merges: Merges, rules: BpeRules) -> Resu
 
 /// Every merge joins two entries into a third: the crate panics or errs late on some that do not.
 fn check_merges(vocab: &Vocab, merges: &Merges) -> Result<()> {
-    let broken = merges.par_chunks(MERGES_AT_ONCE).enumerate().find_map_first(|(chunk, merges)| {
-        let mut joined = String::new();
-        merges.iter().enumerate().find_map(|(index, (left, right))| {
-            joined.clear();
-            joined.push_str(left);
-            joined.push_str(right);
-            let mut parts = [left, right, &joined].into_iter();
-            let missing = parts.find(|part| !vocab.contains_key(*part))?;
-            Some((chunk * MERGES_AT_ONCE + index, missing.clone()))
-        })
-    });
-    match broken {
-        None => Ok(()),
-        Some((index, missing)) => Err(Error::new(Code::TokenizerInvalid)
-            .field(format!("merges[{index}]"))
-            .expected("two vocabulary entries that join into a third")
-            .found(missing)),
+    let mut joined = String::new();
+    for (index, (left, right)) in merges.iter().enumerate() {
+        joined.clear();
+        joined.push_str(left);
+        joined.push_str(right);
+        let missing = [left, right, &joined].into_iter().find(|part| !vocab.contains_key(*part));
+        if let Some(missing) = missing {
+            return Err(Error::new(Code::TokenizerInvalid)
+                .field(format!("merges[{index}]"))
+                .expected("two vocabulary entries that join into a third")
+                .found(missing));
+        }
     }
+    Ok(())
 }
 
 /// Runs `call` of the `tokenizers` crate; its errors and panics become errors at `field`.

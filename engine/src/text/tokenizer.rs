@@ -77,6 +77,18 @@ pub struct Tokenizer {
     strips_leading_space: bool,
 }
 
+/// What both return. The second runs on a thread of its own where one can be had: vocabularies have a hundred thousand entries
+/// and more.
+fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + Sync) -> (A, B) {
+    std::thread::scope(|scope| {
+        let Ok(other) = std::thread::Builder::new().spawn_scoped(scope, &second) else {
+            return (first(), second());
+        };
+        let first = first();
+        (first, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 pub(super) fn invalid(field: &str) -> Error {
     Error::new(Code::TokenizerInvalid).field(field)
 }
@@ -161,9 +173,8 @@ impl Tokenizer {
             let space_prefix = vocab.add_space_prefix.unwrap_or(true);
             gguf::spm(vocab, &kinds).map(|spm| Engine::Spm { spm: Box::new(spm), space_prefix })
         };
-        // Side by side: vocabularies have a hundred thousand entries and more.
         let (engine, pieces) =
-            rayon::join(build_engine, || gguf::pieces(vocab, &kinds, byte_level));
+            side_by_side(build_engine, || gguf::pieces(vocab, &kinds, byte_level));
         let mut tokenizer = Self {
             engine: engine?,
             raw: AddedTokens::new(list)?,

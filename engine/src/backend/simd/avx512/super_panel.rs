@@ -9,8 +9,7 @@ use std::arch::x86_64::*;
 use std::array;
 
 use super::super::activations::{Q8Super, Q8SuperRow};
-use super::super::avx2::block_panel::Lanes;
-use super::super::avx2::block_panel::ROWS;
+use super::super::avx2::block_panel::{Lanes, ROWS};
 use super::super::avx2::super_panel::{SuperPanel, SuperTile, Unpacked};
 use super::vector::{four_bytes, load_both, load_f32, store_column, two_words};
 use crate::quant::SUPER;
