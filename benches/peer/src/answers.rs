@@ -17,9 +17,6 @@ use crate::side::Side;
 /// its own way, and lie up to 9e-4 from exact arithmetic on 24 layers; toggling a setting of llama.cpp moves its logits by as
 /// much. Two such errors add up to 1.8e-3, and deeper models gather more.
 pub const BOUND_QUANTISED: f64 = 5e-3;
-/// The same where all of them lie in super-blocks, for which activations have one scale per 256 values: we lay up to 3.9e-3 from
-/// exact arithmetic on 28 layers.
-pub const BOUND_SUPER: f64 = 1.2e-2;
 /// The same where none is: llama.cpp rounds activations to the type of the weights, at worst bfloat16, which is 4e-4 from exact
 /// arithmetic.
 pub const BOUND_BF16: f64 = 2e-3;
@@ -34,10 +31,7 @@ pub const REACH: f64 = 8.0;
 /// The bound for a model with weights of these types.
 pub fn bound(dtypes: &[Dtype]) -> f64 {
     let plain = |dtype: &Dtype| matches!(dtype, Dtype::F32 | Dtype::F16);
-    let of_supers = |dtype: &Dtype| plain(dtype) || dtype.block_len() == 256;
-    if !dtypes.iter().all(plain) && dtypes.iter().all(of_supers) {
-        BOUND_SUPER
-    } else if dtypes.iter().any(|dtype| !plain(dtype) && *dtype != Dtype::BF16) {
+    if dtypes.iter().any(|dtype| !plain(dtype) && *dtype != Dtype::BF16) {
         BOUND_QUANTISED
     } else if dtypes.iter().all(plain) {
         BOUND_PLAIN

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use apr_engine::Dtype;
 
-use crate::answers::{
-    self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, BOUND_SUPER, Parting, compare, hash,
-};
+use crate::answers::{self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, Parting, compare, hash};
 use crate::failure::Result;
 use crate::measure::{Contest, Measure, Options, Outcome, measure};
 use crate::report::{Report, Row};
@@ -280,13 +278,11 @@ fn a_lead_that_no_rounding_turns_is_a_fault_however_small_the_error_of_the_row()
 }
 
 #[test]
-#[expect(clippy::float_cmp, reason = "one of four constants")]
+#[expect(clippy::float_cmp, reason = "one of three constants")]
 fn bounds_follow_the_types_of_the_weights() {
     assert_eq!(answers::bound(&[Dtype::F32, Dtype::F16]), BOUND_PLAIN);
     assert_eq!(answers::bound(&[Dtype::F32, Dtype::BF16]), BOUND_BF16);
     assert_eq!(answers::bound(&[Dtype::F32, Dtype::Q8_0, Dtype::BF16]), BOUND_QUANTISED);
-    assert_eq!(answers::bound(&[Dtype::F32, Dtype::Q4K, Dtype::Q5_0]), BOUND_QUANTISED);
-    assert_eq!(answers::bound(&[Dtype::F32, Dtype::Q4K, Dtype::Q6K]), BOUND_SUPER);
 }
 
 #[test]
