@@ -34,76 +34,6 @@ pub(super) struct Q8Super {
     pub(super) sums: Vec<[i16; SUPER / 16]>,
 }
 
-/// Eight values where a vector is loaded fastest.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(align(32))]
-pub(super) struct Eight(pub(super) [f32; 8]);
-
-/// Rows of plain numbers by accumulator, for products of many rows: with `n` groups of 32 values in a row, the eights
-/// of accumulator `a` (see [`super::avx2`]) are `a n..(a + 1) n`. Eights that are left follow, and single values that are left
-/// in an eight of their own.
-#[derive(Clone, Debug)]
-pub(super) struct Arranged {
-    pub(super) eights: Vec<Eight>,
-    /// Values per row.
-    pub(super) cols: usize,
-}
-
-/// A row of [`Arranged`]: its eights by accumulator, and what is left.
-pub(super) struct Room<'a> {
-    pub(super) parts: [&'a mut [Eight]; 4],
-    pub(super) left: &'a mut [Eight],
-}
-
-impl Arranged {
-    /// `rows` rows of zeros.
-    pub(super) fn new(rows: usize, cols: usize) -> Self {
-        Self { eights: vec![Eight::default(); rows * cols.div_ceil(8)], cols }
-    }
-
-    /// `values`, `[rows, cols]`.
-    pub(super) fn of(values: &[f32], cols: usize) -> Self {
-        let mut arranged = Self::new(values.len() / cols, cols);
-        for (row, values) in values.chunks_exact(cols).enumerate() {
-            let (eights, rest) = values.as_chunks::<8>();
-            let (groups, left) = eights.as_chunks::<4>();
-            let mut room = arranged.room(row);
-            for (index, group) in groups.iter().enumerate() {
-                for (eight, part) in group.iter().zip(&mut room.parts) {
-                    part[index].0 = *eight;
-                }
-            }
-            for (eight, part) in left.iter().zip(&mut *room.left) {
-                part.0 = *eight;
-            }
-            if let (false, Some(last)) = (rest.is_empty(), room.left.last_mut()) {
-                last.0[..rest.len()].copy_from_slice(rest);
-            }
-        }
-        arranged
-    }
-
-    /// Row `row`, to be written to.
-    #[inline]
-    pub(super) fn room(&mut self, row: usize) -> Room<'_> {
-        let (width, groups) = (self.cols.div_ceil(8), self.cols / 32);
-        let row = &mut self.eights[row * width..][..width];
-        let (first, row) = row.split_at_mut(groups);
-        let (second, row) = row.split_at_mut(groups);
-        let (third, row) = row.split_at_mut(groups);
-        let (fourth, left) = row.split_at_mut(groups);
-        Room { parts: [first, second, third, fourth], left }
-    }
-
-    /// Row `row`, or the last one.
-    #[inline]
-    pub(super) fn row(&self, row: usize) -> &[Eight] {
-        let width = self.cols.div_ceil(8);
-        let last = (self.eights.len() / width).saturating_sub(1);
-        &self.eights[row.min(last) * width..][..width]
-    }
-}
-
 /// One row of [`Q8`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Q8Row<'a> {
@@ -210,7 +140,6 @@ pub struct Activations<'a> {
     /// `[rows, cols]`.
     pub(super) values: &'a [f32],
     pub(super) cols: usize,
-    pub(super) arranged: Option<Arranged>,
     pub(super) q8: Option<Q8>,
     pub(super) q8_super: Option<Q8Super>,
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::activations::{Activations, Arranged, Form, Q8, Q8Super};
+use super::activations::{Activations, Form, Q8, Q8Super};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -102,8 +102,6 @@ pub(super) type BlockStatistics = fn(Dtype, &[u8]) -> Option<Statistics>;
 pub(super) struct Columns<'a> {
     pub(super) values: &'a [f32],
     pub(super) cols: usize,
-    /// The same values, where there are many rows and the kernels want them so.
-    pub(super) arranged: Option<&'a Arranged>,
 }
 
 /// Rows that lie `stride` values apart.
@@ -146,8 +144,6 @@ pub(super) struct CacheKernels<T> {
 #[derive(Clone, Copy)]
 pub struct Kernels {
     pub(super) isa: Isa,
-    /// How many rows of activations plain products want [`Arranged`], if any.
-    pub(super) many: Option<usize>,
     pub(super) dot: fn(&[f32], &[f32]) -> f32,
     pub(super) f16_cache: CacheKernels<f16>,
     pub(super) f32_cache: CacheKernels<f32>,
@@ -244,11 +240,9 @@ impl Kernels {
                 .found(values.len()));
         }
         let wants = |form| weights.iter().any(|&dtype| Form::of(dtype) == form);
-        let many = self.many.is_some_and(|many| values.len() / cols >= many);
         Ok(Activations {
             values,
             cols,
-            arranged: (many && wants(Form::F32)).then(|| Arranged::of(values, cols)),
             q8: wants(Form::Q8).then(|| self.round_blocks(values, cols)),
             q8_super: wants(Form::Q8Super).then(|| self.round_supers(values, cols)),
         })
@@ -330,11 +324,7 @@ impl Kernels {
             return self.product_by_rows(weight, rows, activations, out);
         };
         let bytes = &weight.bytes()[rows.start * stride..rows.end * stride];
-        let columns = Columns {
-            values: activations.values,
-            cols: activations.cols,
-            arranged: activations.arranged.as_ref(),
-        };
+        let columns = Columns { values: activations.values, cols: activations.cols };
         match (weight.dtype(), &activations.q8, &activations.q8_super) {
             (Dtype::F32, ..) => (self.f32)(bytes, stride, columns, out),
             (Dtype::F16, ..) => (self.f16)(bytes, stride, columns, out),

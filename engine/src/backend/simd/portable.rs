@@ -15,7 +15,6 @@ use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, 
 /// The table.
 pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
-    many: None,
     dot,
     f16_cache: CacheKernels { dot, axpy, dots, mix },
     f32_cache: CacheKernels { dot, axpy, dots, mix },

@@ -1,21 +1,21 @@
 //! Kernels for x86-64 with AVX2, FMA and F16C.
 //!
-//! Order of float operations. Plain products: four accumulators of eight lanes, values 32 i + 8 a + l
-//! into lane l of accumulator a, whole eights that are left into accumulator 0, single values that
-//! are left into a scalar; the accumulators are added as (0 + 1) + (2 + 3), then the lanes, then the
-//! scalar. Products of 32-value blocks: each block exactly in integers, its sum times its scale, then its
-//! offset, into chain b % 4 for block b; the chains are added as (0 + 2) + (1 + 3). Products of
-//! super-blocks: each block exactly in integers, its sum times its scale into one chain, block after block,
-//! minimums into a chain of their own that is taken away last.
+//! Order of float operations. Plain products: one accumulator of eight lanes, value 8 i + l into lane l, single values that
+//! are left into a scalar; the lanes are added, then the scalar. Of two rows of activations: four such accumulators, eight
+//! i into accumulator i % 4, whole eights that are left into the first; they are added as (0 + 1) + (2 + 3). Products of
+//! 32-value blocks: each block exactly in integers, its sum times its scale, then its offset, into chain b % 4 for block
+//! b; the chains are added as (0 + 2) + (1 + 3). Products of super-blocks: each block exactly in integers, its sum times
+//! its scale into one chain, block after block, minimums into a chain of their own that is taken away last.
 
 #![expect(unsafe_code, reason = "a kernel may run only where its CPU features were detected")]
 
 mod attention;
 pub(super) mod block_panel;
+pub(super) mod block_rows;
 pub(super) mod blocks;
 mod exponential;
+mod four_rows;
 pub(super) mod plain;
-pub(super) mod plain_panel;
 mod rounding;
 mod statistics;
 pub(super) mod super_panel;
@@ -38,7 +38,6 @@ macro_rules! entry {
 /// The table. Only to be handed out where the features are present.
 pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
-    many: Some(block_panel::MANY),
     dot: entry!(plain::dot, a, b),
     f16_cache: CacheKernels {
         dot: entry!(attention::f16_dot, query, key),

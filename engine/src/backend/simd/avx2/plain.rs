@@ -9,11 +9,16 @@ use std::arch::x86_64::*;
 
 use zerocopy::little_endian::U16;
 
-use super::super::activations::{Arranged, Room};
 use super::super::kernels::Columns;
-use super::plain_panel::{self, ROWS};
-use super::vector::{load_bf16, load_f16, load_f32, load_raw_f32, prefetch, store_f32, sum};
+use super::vector::{
+    apart, lanes_f32, load_bf16, load_f16, load_f32, load_raw_f32, prefetch, sum, sums_of_eight,
+};
 use crate::quant::widen;
+
+/// Weight rows multiplied at once.
+const TOGETHER: usize = 3;
+/// Activation rows multiplied at once: twelve sums, three weights and a value fill the registers.
+const TOKENS: usize = 4;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -50,95 +55,163 @@ pub(super) fn plain_dot<T>(
     sum(lanes) + rest
 }
 
-/// Writes `values` into row `row` of `panel`.
+/// Products of `R` weight rows with `T` activation rows of the same length: one chain each. `load` widens eight elements at
+/// once, `single` one.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn widen_row<T>(
-    values: &[T],
-    panel: &mut Arranged,
-    row: usize,
-    load: impl Fn(&[T; 8]) -> __m256,
-    single: impl Fn(&T) -> f32,
-) {
-    let (eights, rest) = values.as_chunks();
-    let (groups, left) = eights.as_chunks::<4>();
-    let Room { parts: [a, b, c, d], left: room } = panel.room(row);
-    for ((((group, a), b), c), d) in groups.iter().zip(a).zip(b).zip(c).zip(d) {
-        prefetch(group);
-        store_f32(load(&group[0]), &mut a.0);
-        store_f32(load(&group[1]), &mut b.0);
-        store_f32(load(&group[2]), &mut c.0);
-        store_f32(load(&group[3]), &mut d.0);
+fn tile<const R: usize, const T: usize, W>(
+    weights: [&[W]; R],
+    tokens: [&[f32]; T],
+    load: impl Fn(&[W; 8]) -> __m256,
+    single: impl Fn(&W) -> f32 + Copy,
+) -> [[f32; T]; R] {
+    let mut lanes = [[_mm256_setzero_ps(); T]; R];
+    // Cut to one length before the loop, they are looked up in it without checks.
+    let eights = weights[0].len() / 8;
+    let (mut w, mut x) = ([[].as_slice(); R], [[].as_slice(); T]);
+    for r in 0..R {
+        w[r] = &weights[r].as_chunks::<8>().0[..eights];
     }
-    for (eight, room) in left.iter().zip(&mut *room) {
-        store_f32(load(eight), &mut room.0);
+    for t in 0..T {
+        x[t] = &tokens[t].as_chunks::<8>().0[..eights];
     }
-    if let (false, Some(last)) = (rest.is_empty(), room.last_mut()) {
-        for (one, value) in rest.iter().zip(&mut last.0) {
-            *value = single(one);
+    for i in 0..eights {
+        let mut widened = [_mm256_setzero_ps(); R];
+        for r in 0..R {
+            widened[r] = load(&w[r][i]);
+        }
+        for t in 0..T {
+            let token = load_f32(&x[t][i]);
+            for r in 0..R {
+                lanes[r][t] = _mm256_fmadd_ps(widened[r], token, lanes[r][t]);
+            }
         }
     }
+    let mut values = [[0.0; T]; R];
+    for (values, lanes) in
+        values.as_flattened_mut().chunks_mut(8).zip(lanes.as_flattened().chunks(8))
+    {
+        let mut eight = [_mm256_setzero_ps(); 8];
+        eight[..lanes.len()].copy_from_slice(lanes);
+        values.copy_from_slice(&lanes_f32(sums_of_eight(eight))[..lanes.len()]);
+    }
+    for r in 0..R {
+        for t in 0..T {
+            values[r][t] += singles(weights[r], tokens[t], single);
+        }
+    }
+    values
 }
 
-/// What depends on how plain numbers are stored: products one by one, and a panel of rows.
+/// Products of the single values that are left of two rows, summed up.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn singles<W>(
+    weights: &[W],
+    values: &[f32],
+    single: impl Fn(&W) -> f32,
+) -> f32 {
+    let mut sum = 0.0f32;
+    for (weight, value) in weights.as_chunks::<8>().1.iter().zip(values.as_chunks::<8>().1) {
+        sum = single(weight).mul_add(*value, sum);
+    }
+    sum
+}
+
+/// Bytes of weight rows that stay in the second-level cache while all activation rows pass by.
+const CACHED: usize = 256 << 10;
+/// Most weight rows that do, a multiple of what any of the kernels multiplies at once.
+const CACHED_ROWS: usize = 24;
+
+/// Weight rows to be multiplied with all activation rows before the next ones are.
+pub(in super::super) fn cached_rows(stride: usize) -> usize {
+    (CACHED / stride / 6 * 6).clamp(6, CACHED_ROWS)
+}
+
+/// What depends on how plain numbers are stored.
 macro_rules! plain_numbers {
-    ($rows:ident, $panel:ident, $bytes:literal, $load:expr, $single:expr) => {
+    ($product:ident, $tokens:ident, $tiles:ident, $bytes:literal, $load:expr, $single:expr) => {
+        /// Columns of `out[T, width]` for the weight rows in `bytes`, from column `first`, with `T` rows of `x`.
+        #[inline]
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(in super::super) fn $rows(
+        fn $tiles<const T: usize>(
             bytes: &[u8],
             stride: usize,
             x: Columns<'_>,
             out: &mut [f32],
+            (width, first): (usize, usize),
         ) {
-            let width = bytes.len() / stride;
-            for (w, row) in bytes.chunks_exact(stride).enumerate() {
-                let row = row.as_chunks::<$bytes>().0;
-                for (out, x) in out.chunks_exact_mut(width).zip(x.values.chunks_exact(x.cols)) {
-                    out[w] = plain_dot(row, x, $load, $single);
+            let rows = bytes.len() / stride;
+            let row =
+                |row: usize| &bytes[row * stride..][..stride].as_chunks::<$bytes>().0[..x.cols];
+            if T == 1 {
+                return apart(rows, |indices: [usize; 4]| {
+                    let values = tile(indices.map(row), [x.values], $load, $single);
+                    for (row, [value]) in indices.into_iter().zip(values) {
+                        out[first + row] = value;
+                    }
+                });
+            }
+            let mut tokens = [[].as_slice(); T];
+            for (token, values) in tokens.iter_mut().zip(x.values.chunks_exact(x.cols)) {
+                *token = values;
+            }
+            for start in (0..rows).step_by(TOGETHER) {
+                // A row that is not there is computed as the last one, and not written.
+                let weights = [0, 1, 2].map(|r| row((start + r).min(rows - 1)));
+                let values: [_; TOGETHER] = tile(weights, tokens, $load, $single);
+                for (row, values) in (start..rows).zip(values) {
+                    for t in 0..T {
+                        out[t * width + first + row] = values[t];
+                    }
+                }
+            }
+        }
+
+        /// The same for any number of rows of `x`.
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(in super::super) fn $tokens(
+            bytes: &[u8],
+            stride: usize,
+            x: Columns<'_>,
+            out: &mut [f32],
+            columns: (usize, usize),
+        ) {
+            let values = x.values.chunks(TOKENS * x.cols);
+            for (values, out) in values.zip(out.chunks_mut(TOKENS * columns.0)) {
+                let x = Columns { values, cols: x.cols };
+                match values.len() / x.cols {
+                    1 => $tiles::<1>(bytes, stride, x, out, columns),
+                    2 => $tiles::<2>(bytes, stride, x, out, columns),
+                    3 => $tiles::<3>(bytes, stride, x, out, columns),
+                    _ => $tiles::<TOKENS>(bytes, stride, x, out, columns),
                 }
             }
         }
 
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(in super::super) fn $panel(rows: &[u8], stride: usize, cols: usize) -> Arranged {
-            let mut panel = Arranged::new(rows.len() / stride, cols);
-            for (row, values) in rows.chunks_exact(stride).enumerate() {
-                widen_row(values.as_chunks::<$bytes>().0, &mut panel, row, $load, $single);
-            }
-            panel
-        }
-    };
-}
-
-plain_numbers!(f32_rows, f32_panel, 4, |raw| load_raw_f32(raw), |&raw| f32::from_le_bytes(raw));
-plain_numbers!(f16_rows, f16_panel, 2, |raw| load_f16(raw), |&raw| widen(U16::from_bytes(raw)));
-plain_numbers!(bf16_rows, bf16_panel, 2, |raw| load_bf16(raw), |&[low, high]| {
-    f32::from_le_bytes([0, 0, low, high])
-});
-
-/// One function over rows of plain numbers, with `$features`; `$multiply` takes a panel of `$together` rows.
-macro_rules! plain_product {
-    ($features:literal, $product:ident, $rows:path, $panel:path, $multiply:path, $together:path) => {
-        #[target_feature(enable = $features)]
         pub(in super::super) fn $product(
             bytes: &[u8],
             stride: usize,
             x: Columns<'_>,
             out: &mut [f32],
         ) {
-            let Some(arranged) = x.arranged else {
-                return $rows(bytes, stride, x, out);
-            };
             let width = bytes.len() / stride;
-            for (index, rows) in bytes.chunks($together * stride).enumerate() {
-                let panel = $panel(rows, stride, x.cols);
-                $multiply(&panel, arranged, out, width, index * $together);
+            // One activation row needs each weight once.
+            let together = if x.values.len() == x.cols { width } else { cached_rows(stride) };
+            for (index, rows) in bytes.chunks(together * stride).enumerate() {
+                $tokens(rows, stride, x, out, (width, index * together));
             }
         }
     };
 }
-pub(in super::super) use plain_product;
 
-plain_product!("avx2,fma,f16c", f32_product, f32_rows, f32_panel, plain_panel::multiply, ROWS);
-plain_product!("avx2,fma,f16c", f16_product, f16_rows, f16_panel, plain_panel::multiply, ROWS);
-plain_product!("avx2,fma,f16c", bf16_product, bf16_rows, bf16_panel, plain_panel::multiply, ROWS);
+plain_numbers!(f32_product, f32_tokens, f32_tiles, 4, |raw| load_raw_f32(raw), |&raw| {
+    f32::from_le_bytes(raw)
+});
+plain_numbers!(f16_product, f16_tokens, f16_tiles, 2, |raw| load_f16(raw), |&raw| widen(
+    U16::from_bytes(raw)
+));
+plain_numbers!(bf16_product, bf16_tokens, bf16_tiles, 2, |raw| load_bf16(raw), |&[low, high]| {
+    f32::from_le_bytes([0, 0, low, high])
+});

@@ -10,6 +10,7 @@
 use std::arch::x86_64::*;
 
 use zerocopy::little_endian::U16;
+use zerocopy::{Immutable, IntoBytes};
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -63,21 +64,26 @@ pub(in super::super) fn load_words(raw: &[[u8; 2]; 16]) -> __m256i {
     unsafe { _mm256_loadu_si256(raw.as_ptr().cast()) }
 }
 
+/// Eight stored words of two bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn load_raw_half(raw: &[[u8; 2]; 8]) -> __m128i {
+    // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
+    unsafe { _mm_loadu_si128(raw.as_ptr().cast()) }
+}
+
 /// Eight stored f16, widened.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn load_f16(raw: &[[u8; 2]; 8]) -> __m256 {
-    // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
-    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(raw.as_ptr().cast()) })
+    _mm256_cvtph_ps(load_raw_half(raw))
 }
 
 /// Eight stored bf16, widened.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn load_bf16(raw: &[[u8; 2]; 8]) -> __m256 {
-    // SAFETY: reads the 16 bytes of the reference; no alignment is asked for.
-    let halves = unsafe { _mm_loadu_si128(raw.as_ptr().cast()) };
-    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(load_raw_half(raw))))
 }
 
 #[inline]
@@ -115,6 +121,35 @@ pub(in super::super) fn load_i32(values: &[i32; 4]) -> __m128i {
     unsafe { _mm_loadu_si128(values.as_ptr().cast()) }
 }
 
+/// The first sixteen bytes.
+#[inline]
+pub(in super::super) fn head<B: IntoBytes + Immutable>(block: &B) -> &[u8; 16] {
+    const { assert!(size_of::<B>() >= 16) };
+    &block.as_bytes().as_chunks().0[0]
+}
+
+/// The first sixteen bytes of a block in the lower half and of another one in the upper.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn heads<B: IntoBytes + Immutable>(a: &B, b: &B) -> __m256i {
+    pair(head(a), head(b))
+}
+
+/// Bytes of a block in the lower half and of another one in the upper.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn pair(a: &[u8; 16], b: &[u8; 16]) -> __m256i {
+    _mm256_set_m128i(load_half(b), load_half(a))
+}
+
+/// Low and high nibbles of a block in the lower halves and of another one in the upper.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn two_nibbles(a: &[u8; 16], b: &[u8; 16]) -> (__m256i, __m256i) {
+    let (bytes, nibble) = (pair(a, b), _mm256_set1_epi8(0x0F));
+    (_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble))
+}
+
 /// Four bytes in every lane of four bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -136,6 +171,16 @@ pub(in super::super) fn two_words(words: [i16; 2]) -> __m256i {
 pub(in super::super) fn lanes_f32(vector: __m256) -> [f32; 8] {
     let mut lanes = [0.0; 8];
     store_f32(vector, &mut lanes);
+    lanes
+}
+
+/// The four lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn lanes_four(vector: __m128) -> [f32; 4] {
+    let mut lanes = [0.0; 4];
+    // SAFETY: writes the 16 bytes of the array; no alignment is asked for.
+    unsafe { _mm_storeu_ps(lanes.as_mut_ptr(), vector) };
     lanes
 }
 
@@ -184,6 +229,21 @@ pub(in super::super) fn sum(lanes: __m256) -> f32 {
 pub(in super::super) fn sum_four(lanes: __m128) -> f32 {
     let two = _mm_add_ps(lanes, _mm_movehl_ps(lanes, lanes));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Sums of four adjacent products of unsigned (at most 128) and signed bytes.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn fours(unsigned: __m256i, signed: __m256i) -> __m256i {
+    _mm256_madd_epi16(_mm256_maddubs_epi16(unsigned, signed), _mm256_set1_epi16(1))
+}
+
+/// Sums of four adjacent products of signed bytes, those of `x` from -127. The sign of each weight moves
+/// over to its activation: -128 becomes an unsigned 128, and 2 * 128 * 127 still fits into sixteen bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn signed_fours(quants: __m256i, x: __m256i) -> __m256i {
+    fours(_mm256_abs_epi8(quants), _mm256_sign_epi8(x, quants))
 }
 
 /// The sum of the eight integers of each vector.
@@ -289,6 +349,20 @@ pub(in super::super) fn eight_halves([a, b, c, d, e, f, g, h]: [U16; 8]) -> __m2
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn splat(scale: U16) -> __m256 {
     _mm256_cvtph_ps(_mm_set1_epi16(scale.get() as i16))
+}
+
+/// Calls `take` with the indices of `N` of `rows` rows, far apart, until all were there; where fewer are left, the last one is
+/// there again. Memory answers faster in several places at once than in one.
+#[inline]
+pub(in super::super) fn apart<const N: usize>(rows: usize, mut take: impl FnMut([usize; N])) {
+    let distance = rows.div_ceil(N);
+    for first in 0..distance {
+        let mut indices = [0; N];
+        for (part, index) in indices.iter_mut().enumerate() {
+            *index = (first + part * distance).min(rows - 1);
+        }
+        take(indices);
+    }
 }
 
 /// Asks for the bytes of the block that lies [`AHEAD`] bytes behind `block`, whatever they are: rows

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use zerocopy::little_endian::U16;
 use zerocopy::{Immutable, IntoBytes};
 
-use super::super::vector::{lanes_f32, load_half, load_i8};
+use super::super::vector::{heads, lanes_f32, load_half, load_i8, two_nibbles};
 use super::lanes::{
     Affine, AffineLanes, Symmetric, SymmetricLanes, four_totals, merged, sums_by_half, two_totals,
     wide_sums_by_half,
@@ -28,7 +28,7 @@ pub(super) fn q4_0_add(blocks: &[Q4_0; 8], mut lanes: SymmetricLanes) -> Symmetr
     let nothing = _mm256_setzero_si256();
     let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
     for i in 0..4 {
-        let (low, high) = nibbles(&blocks[i].qs, &blocks[i + 4].qs);
+        let (low, high) = two_nibbles(&blocks[i].qs, &blocks[i + 4].qs);
         let zero = |quants| _mm256_cmpeq_epi8(quants, middle);
         lanes = lanes.add_zeros(_mm256_add_epi8(zero(low), zero(high)));
         sum_parts[i] = _mm256_add_epi8(low, high);
@@ -46,9 +46,9 @@ pub(super) fn q4_0_add(blocks: &[Q4_0; 8], mut lanes: SymmetricLanes) -> Symmetr
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q4_1_add(blocks: &[Q4_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
-    let quants = |i: usize| nibbles(&blocks[i].qs, &blocks[i + 4].qs);
+    let quants = |i: usize| two_nibbles(&blocks[i].qs, &blocks[i + 4].qs);
     let totals = four_totals(two_totals(quants(0), quants(1)), two_totals(quants(2), quants(3)));
-    lanes.add(affine(grids(heads(blocks)), totals))
+    lanes.add(affine(grids(all_heads(blocks)), totals))
 }
 
 #[inline]
@@ -59,7 +59,7 @@ pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> Symmetr
     let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
     for i in 0..4 {
         let (a, b) = (&blocks[i], &blocks[i + 4]);
-        let (low, high) = nibbles(&a.qs, &b.qs);
+        let (low, high) = two_nibbles(&a.qs, &b.qs);
         let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
         // 16 is taken off all quants; a bit that is set would have put it there.
         let centred = |quants, clear| _mm256_sub_epi8(quants, _mm256_and_si256(clear, sixteen));
@@ -85,7 +85,7 @@ pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> Symmetr
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q5_1_add(blocks: &[Q5_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
-    let heads = heads(blocks);
+    let heads = all_heads(blocks);
     // Fifth bits are behind a step and a minimum: four bytes.
     let quants = |i: usize| fives(&blocks[i].qs, &blocks[i + 4].qs, heads[i], 4);
     let totals = four_totals(two_totals(quants(0), quants(1)), two_totals(quants(2), quants(3)));
@@ -118,28 +118,6 @@ pub(super) fn q8_0_add(blocks: &[Q8_0; 8], mut lanes: SymmetricLanes) -> Symmetr
     })
 }
 
-/// The first sixteen bytes.
-#[inline]
-pub(super) fn head<B: IntoBytes + Immutable>(block: &B) -> &[u8; 16] {
-    const { assert!(size_of::<B>() >= 16) };
-    &block.as_bytes().as_chunks().0[0]
-}
-
-/// Bytes of a block in the lower half and of another one in the upper.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn pair(a: &[u8; 16], b: &[u8; 16]) -> __m256i {
-    _mm256_set_m128i(load_half(b), load_half(a))
-}
-
-/// Low and high nibbles of a block in the lower halves and of another one in the upper.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn nibbles(a: &[u8; 16], b: &[u8; 16]) -> (__m256i, __m256i) {
-    let (bytes, nibble) = (pair(a, b), _mm256_set1_epi8(0x0F));
-    (_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble))
-}
-
 /// All bits of the bytes whose bit is clear in `a`, in the lower halves, and in `b`: bits 0 to 15, bits 16 to 31.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -161,7 +139,7 @@ fn clear_bits(a: u32, b: u32) -> (__m256i, __m256i) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fives(a: &[u8; 16], b: &[u8; 16], heads: __m256i, offset: i8) -> (__m256i, __m256i) {
-    let (low, high) = nibbles(a, b);
+    let (low, high) = two_nibbles(a, b);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
     let first = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
     let whole = |quants, byte| {
@@ -175,8 +153,8 @@ fn fives(a: &[u8; 16], b: &[u8; 16], heads: __m256i, offset: i8) -> (__m256i, __
 /// The first sixteen bytes of eight blocks: of one of the first four and of one of the last.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn heads<B: IntoBytes + Immutable>([a, b, c, d, e, f, g, h]: &[B; 8]) -> [__m256i; 4] {
-    [pair(head(a), head(e)), pair(head(b), head(f)), pair(head(c), head(g)), pair(head(d), head(h))]
+fn all_heads<B: IntoBytes + Immutable>([a, b, c, d, e, f, g, h]: &[B; 8]) -> [__m256i; 4] {
+    [heads(a, e), heads(b, f), heads(c, g), heads(d, h)]
 }
 
 /// Blocks of steps and minimums, and of the sums of their quants and of the squares of these.

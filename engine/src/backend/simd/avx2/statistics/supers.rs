@@ -12,12 +12,12 @@
 use std::arch::x86_64::*;
 
 use super::super::supers::{bit_pairs, q3_k_quants, q6_k_quants};
-use super::super::vector::{load_half, splat};
+use super::super::vector::{head, load_half, pair, splat, two_nibbles};
 use super::lanes::{
     Affine, AffineLanes, Symmetric, SymmetricLanes, eights, four_totals, fours_of_squares,
     partial_sums, sums_by_half, two_totals, wide_sums_by_half,
 };
-use super::small::{head, nibbles, pair, table};
+use super::small::table;
 use crate::quant::{Q2K, Q3K, Q4K, Q5K, Q6K};
 
 /// Steps and offsets of groups 0 to 3 of two blocks, and of groups 4 to 7, of their first sixteen bytes: `d`, `dmin`, and
@@ -66,8 +66,8 @@ pub(super) fn q4_k_add(blocks: &[Q4K; 2], lanes: AffineLanes<32>) -> AffineLanes
     let halves = (blocks[0].qs.as_chunks().0, blocks[1].qs.as_chunks().0);
     // Of two groups, packed early, because there are few registers.
     let two = |j: usize| {
-        let (low, high) = nibbles(&halves.0[2 * j], &halves.1[2 * j]);
-        let (more_low, more_high) = nibbles(&halves.0[2 * j + 1], &halves.1[2 * j + 1]);
+        let (low, high) = two_nibbles(&halves.0[2 * j], &halves.1[2 * j]);
+        let (more_low, more_high) = two_nibbles(&halves.0[2 * j + 1], &halves.1[2 * j + 1]);
         let squares = |a, b| _mm256_add_epi8(looked_up(table, a), looked_up(table, b));
         let packed = |low, high| _mm256_packus_epi32(eights(low), eights(high));
         let sums = packed(_mm256_add_epi8(low, more_low), _mm256_add_epi8(high, more_high));
@@ -105,9 +105,9 @@ pub(super) fn q5_k_add(blocks: &[Q5K; 2], lanes: AffineLanes<32>) -> AffineLanes
     let two = |j: usize, low_bits: (__m256i, __m256i), high_bits: (__m256i, __m256i)| {
         let fifth =
             |quants, bits| _mm256_or_si256(quants, _mm256_and_si256(bits, _mm256_set1_epi8(0x10)));
-        let (low, high) = nibbles(&halves.0[2 * j], &halves.1[2 * j]);
+        let (low, high) = two_nibbles(&halves.0[2 * j], &halves.1[2 * j]);
         let (low, high) = (fifth(low, low_bits.0), fifth(high, high_bits.0));
-        let (more_low, more_high) = nibbles(&halves.0[2 * j + 1], &halves.1[2 * j + 1]);
+        let (more_low, more_high) = two_nibbles(&halves.0[2 * j + 1], &halves.1[2 * j + 1]);
         let (more_low, more_high) = (fifth(more_low, low_bits.1), fifth(more_high, high_bits.1));
         two_totals((low, more_low), (high, more_high))
     };
