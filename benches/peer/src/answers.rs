@@ -1,8 +1,11 @@
 //! Whether both sides computed the same: without that, a ratio of speeds says nothing.
 //!
+//! Each side is held against exact arithmetic: the same weights as numbers of 32 bits, none of the activations rounded. Held
+//! against each other, two honest sides would have twice the error of one.
+//!
 //! Greedy tokens are compared and told, but do not decide: activations are rounded differently on both sides, and two tokens that
-//! are nearly as likely may then swap places. What decides is how far the logits lie apart, behind the prompts and, where
-//! the tokens part, at that very place, up to which both sides had read the same.
+//! are nearly as likely may then swap places. What decides is how far the logits lie from the exact ones, behind the prompts
+//! and, where the tokens part, at that very place, up to which both sides had read the same.
 
 use apr_engine::Dtype;
 use apr_engine::generate::greedy;
@@ -13,12 +16,10 @@ use serde::Serialize;
 use crate::failure::Result;
 use crate::side::Side;
 
-/// Bound on the NMSE of a row of logits where some weights are quantised. Both sides round activations to eight bits, each in
-/// its own way, and lie up to 9e-4 from exact arithmetic on 24 layers; toggling a setting of llama.cpp moves its logits by as
-/// much. Two such errors add up to 1.8e-3, and deeper models gather more.
+/// Bound on the NMSE of a row of logits of either side, against exact arithmetic, where some weights are quantised: both
+/// sides round activations to eight bits, each in its own way. Up to 9e-4 was measured on 24 layers, up to 4e-3 on 28.
 pub const BOUND_QUANTISED: f64 = 5e-3;
-/// The same where none is: llama.cpp rounds activations to the type of the weights, at worst bfloat16, which is 4e-4 from exact
-/// arithmetic.
+/// The same where none is: llama.cpp rounds activations to the type of the weights, at worst bfloat16: 4e-4 was measured.
 pub const BOUND_BF16: f64 = 2e-3;
 /// The same for weights of 16 or 32 bits with more than eight of them for the fraction: 2e-6 was measured.
 pub const BOUND_PLAIN: f64 = 1e-4;
@@ -55,6 +56,8 @@ pub struct Parting {
     pub behind: f64,
     /// NMSE between the two rows of logits.
     pub nmse: f64,
+    /// NMSE of each row against exact arithmetic, ours first.
+    pub errors: [f64; 2],
     /// What `behind` may be at most, if rounding is to have turned it: [`REACH`] times the deviation between the two rows.
     pub reach: f64,
 }
@@ -66,7 +69,9 @@ pub struct Answers {
     pub peer: String,
     /// Worst NMSE between the logits behind the prompts, ours against theirs.
     pub nmse: f64,
-    /// What it and [`Parting::nmse`] may be at most.
+    /// Worst NMSE of each side's logits behind the prompts against exact arithmetic, ours first.
+    pub errors: [f64; 2],
+    /// What these and [`Parting::errors`] may be at most.
     pub bound: f64,
     /// Greedy tokens of each side.
     pub tokens: usize,
@@ -84,21 +89,23 @@ pub struct Answers {
 impl Answers {
     /// What makes the speeds incomparable, if anything does. Written as "unless it is small", so that NaN is found too.
     pub fn fault(&self) -> Option<String> {
-        let beyond = |place: String, nmse: f64| {
+        let beyond = |place: &str, errors: [f64; 2]| {
             let bound = self.bound;
-            let within = nmse <= bound;
-            (!within).then(|| format!("{place}: NMSE {nmse:.1e} beyond {bound:.0e}"))
+            let mut sides = ["apr", "the other side"].into_iter().zip(errors);
+            let within = |error: f64| error <= bound;
+            let (side, error) = sides.find(|(_, error)| !within(*error))?;
+            Some(format!("{place}: NMSE {error:.1e} of {side} beyond {bound:.0e}"))
         };
         if self.tokens == 0 {
             return Some("no tokens were compared".to_owned());
         }
-        beyond("behind a prompt".to_owned(), self.nmse).or_else(|| {
+        beyond("behind a prompt", self.errors).or_else(|| {
             let parting = self.parting.as_ref()?;
             let place = format!("where token {} differs", parting.alike + 1);
             let turned = parting.behind <= parting.reach;
             let Parting { behind, reach, .. } = parting;
             let lead = format!("{place}: a lead of {behind:.1e}, rounding turns {reach:.1e}");
-            beyond(place, parting.nmse).or((!turned).then_some(lead))
+            beyond(&place, parting.errors).or((!turned).then_some(lead))
         })
     }
 }
@@ -120,23 +127,43 @@ pub fn continue_greedily(side: &mut dyn Side, first: u32, count: usize) -> Resul
     Ok(tokens)
 }
 
-/// Reads every prompt on both sides, and lets both continue the last one by `count` tokens.
+/// The two sides, and what both should have answered.
+pub struct Sides<'a> {
+    /// Ours.
+    pub ours: &'a mut dyn Side,
+    /// The other one.
+    pub theirs: &'a mut dyn Side,
+    /// Exact arithmetic.
+    pub exact: &'a mut dyn Side,
+}
+
+impl std::fmt::Debug for Sides<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sides").field("theirs", &self.theirs.name()).finish_non_exhaustive()
+    }
+}
+
+/// Reads every prompt on all sides, and lets both of ours and theirs continue the last one by `count` tokens.
 pub fn compare(
-    ours: &mut dyn Side,
-    theirs: &mut dyn Side,
+    sides: &mut Sides<'_>,
     prompts: &[&[u32]],
     count: usize,
     bound: f64,
 ) -> Result<Answers> {
-    let mut worst = if prompts.is_empty() { f64::INFINITY } else { 0.0 };
+    let none = if prompts.is_empty() { f64::INFINITY } else { 0.0 };
+    let (mut worst, mut errors) = (none, [none; 2]);
     let mut sequences = [Vec::new(), Vec::new()];
     for (index, prompt) in prompts.iter().enumerate() {
-        let (own, other) = (row(ours, &[prompt])?, row(theirs, &[prompt])?);
+        let (own, other) = (row(sides.ours, &[prompt])?, row(sides.theirs, &[prompt])?);
+        let exact = row(sides.exact, &[prompt])?;
         worst = worse(worst, nmse(&other, &own));
+        for (error, row) in errors.iter_mut().zip([&own, &other]) {
+            *error = worse(*error, nmse(&exact, row));
+        }
         if index + 1 == prompts.len() {
             sequences = [
-                continue_greedily(ours, greedy(&own), count)?,
-                continue_greedily(theirs, greedy(&other), count)?,
+                continue_greedily(sides.ours, greedy(&own), count)?,
+                continue_greedily(sides.theirs, greedy(&other), count)?,
             ];
         }
     }
@@ -144,13 +171,14 @@ pub fn compare(
     let alike = own.iter().zip(other).take_while(|(own, other)| own == other).count();
     let parting = match (own.get(alike), other.get(alike), prompts.last()) {
         (Some(&mine), Some(&other), Some(prompt)) => {
-            Some(parting(ours, theirs, prompt, &own[..alike], (mine, other))?)
+            Some(parting(sides, prompt, &own[..alike], (mine, other))?)
         }
         _ => None,
     };
     Ok(Answers {
-        peer: theirs.name(),
+        peer: sides.theirs.name(),
         nmse: worst,
+        errors,
         bound,
         tokens: own.len().min(other.len()),
         ours_sha256: hash(own),
@@ -162,15 +190,16 @@ pub fn compare(
 
 /// Looks at both rows of logits behind `prompt` and the tokens `alike`.
 fn parting(
-    ours: &mut dyn Side,
-    theirs: &mut dyn Side,
+    sides: &mut Sides<'_>,
     prompt: &[u32],
     alike: &[u32],
     (mine, other): (u32, u32),
 ) -> Result<Parting> {
-    let own_row = row(ours, &[prompt, alike])?;
-    let other_row = row(theirs, &[prompt, alike])?;
-    let nmse = nmse(&other_row, &own_row);
+    let own_row = row(sides.ours, &[prompt, alike])?;
+    let other_row = row(sides.theirs, &[prompt, alike])?;
+    // Exact arithmetic gives the same however it reads.
+    let exact = row(sides.exact, &[&[prompt, alike].concat()])?;
+    let apart = nmse(&other_row, &own_row);
     let squares: f64 = other_row.iter().map(|logit| f64::from(*logit).powi(2)).sum();
     let at = |token: u32| own_row.get(token as usize).map_or(f64::NAN, |logit| f64::from(*logit));
     Ok(Parting {
@@ -179,8 +208,9 @@ fn parting(
         theirs: other,
         lead: lead(&own_row).map_or(f64::NAN, |(_, lead)| lead),
         behind: at(mine) - at(other),
-        nmse,
-        reach: REACH * (nmse * squares / other_row.len() as f64).sqrt(),
+        nmse: apart,
+        errors: [nmse(&exact, &own_row), nmse(&exact, &other_row)],
+        reach: REACH * (apart * squares / other_row.len() as f64).sqrt(),
     })
 }
 

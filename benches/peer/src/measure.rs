@@ -8,7 +8,7 @@ use apr_harness::stats::median;
 use apr_harness::timer::Clock;
 use serde::Serialize;
 
-use crate::answers::{self, Answers};
+use crate::answers::{self, Answers, Sides, compare};
 use crate::failure::{Failure, Result};
 use crate::side::{Open, Side};
 use crate::turns::{Quartiles, Turn, Turns};
@@ -70,6 +70,8 @@ pub struct Contest<'a> {
     pub ours: &'a Open<'a>,
     /// Opens the other side, once for each of its settings.
     pub theirs: &'a [&'a Open<'a>],
+    /// Opens what both should answer like: exact arithmetic.
+    pub exact: &'a Open<'a>,
     /// The bytes that a token reads.
     pub weights: &'a [&'a [u8]],
     /// Threads that read them for comparison.
@@ -196,6 +198,8 @@ impl<'a> Arena<'a> {
         let mut answers = Vec::new();
         let ids = script(ours.vocab(), options.prompt.max(options.first));
         let prompts = [&ids[..options.prompt], &ids[..options.first]];
+        // Closed again before anything is timed.
+        let mut exact = (contest.exact)()?;
         for open in contest.theirs {
             let mut peer = open()?;
             if peer.vocab() != ours.vocab() {
@@ -207,9 +211,8 @@ impl<'a> Arena<'a> {
                     peer.vocab()
                 )));
             }
-            let found =
-                answers::compare(&mut *ours, &mut *peer, &prompts, options.decode, contest.bound);
-            answers.push(found?);
+            let mut sides = Sides { ours: &mut *ours, theirs: &mut *peer, exact: &mut *exact };
+            answers.push(compare(&mut sides, &prompts, options.decode, contest.bound)?);
             peers.push(peer);
         }
         if peers.is_empty() {

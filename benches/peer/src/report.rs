@@ -109,6 +109,7 @@ impl Report {
                 writeln!(out, "- {model}, {threads}, {}", cell(&told(answers)))?;
             }
         }
+        self.write_scaling(out)?;
         writeln!(out, "\n## Neighbours\n")?;
         for row in &self.rows {
             writeln!(out, "- {}, {}: {}", cell(&row.model), threads(row), neighbours(row))?;
@@ -119,6 +120,33 @@ impl Report {
             if !seen.contains(&row.sha256.as_str()) {
                 seen.push(&row.sha256);
                 writeln!(out, "- {}: {}; SHA-256 {}", cell(&row.model), types(row), row.sha256)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Speeds with two threads as multiples of those with one, where both were measured.
+    fn write_scaling(&self, out: &mut String) -> fmt::Result {
+        let pairs = self.rows.iter().filter(|row| row.threads == 1).filter_map(|one| {
+            let same = |row: &&Row| row.threads == 2 && row.sha256 == one.sha256;
+            Some((one, self.rows.iter().find(same)?))
+        });
+        let mut head = "\n## Two threads against one\n\nMedians of this run.\n\n";
+        for (one, two) in pairs {
+            let compared = one.outcome.compared.iter().zip(&two.outcome.compared);
+            let timed = compared
+                .filter(|(one, _)| matches!(one.measure, Measure::Prefill | Measure::Decode));
+            let told: Vec<String> = timed
+                .map(|(one, two)| {
+                    let name = one.measure.name();
+                    let ours = one.ours_ms.median / two.ours_ms.median;
+                    let theirs = one.theirs_ms.median / two.theirs_ms.median;
+                    format!("{name} {ours:.2}, llama.cpp {theirs:.2}")
+                })
+                .collect();
+            if !told.is_empty() {
+                writeln!(out, "{head}- {}: {}", cell(&one.model), told.join("; "))?;
+                head = "";
             }
         }
         Ok(())
@@ -230,11 +258,12 @@ fn setting(peer: &str) -> &str {
 }
 
 fn told(answers: &Answers) -> String {
+    let [ours, theirs] = answers.errors;
     let mut text = format!(
-        "{}: logits NMSE {:.1e} (bound {:.0e})",
+        "{}: logits {ours:.1e} and {theirs:.1e} from exact ones (NMSE, apr first; bound {:.0e}), {:.1e} from each other",
         setting(&answers.peer),
-        answers.nmse,
-        answers.bound
+        answers.bound,
+        answers.nmse
     );
     let short = |hash: &str| hash.chars().take(12).collect::<String>();
     // Writing to a string cannot fail.
@@ -244,7 +273,7 @@ fn told(answers: &Answers) -> String {
         }
         Some(at) => write!(
             text,
-            "; {} of {} tokens alike, then {} and {}, where apr's first leads its second by {:.1e} and theirs by {:.1e} (rounding turns {:.1e}), NMSE {:.1e}; {} and {}",
+            "; {} of {} tokens alike, then {} and {}, where apr's first leads its second by {:.1e} and theirs by {:.1e} (rounding turns {:.1e}), {:.1e} and {:.1e} from exact; {} and {}",
             at.alike,
             answers.tokens,
             at.ours,
@@ -252,7 +281,8 @@ fn told(answers: &Answers) -> String {
             at.lead,
             at.behind,
             at.reach,
-            at.nmse,
+            at.errors[0],
+            at.errors[1],
             short(&answers.ours_sha256),
             short(&answers.theirs_sha256)
         ),

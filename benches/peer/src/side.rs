@@ -1,12 +1,17 @@
 //! What is measured, seen from the stopwatch: tokens in, the last row of logits out.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use apr_engine::backend::Device;
+use apr_engine::Dtype;
+use apr_engine::backend::{CacheType, Device};
+use apr_engine::format::Format;
+use apr_engine::format::convert::{Precision, convert_file};
 use apr_engine::model::{Lm, LmOptions, Model, Want};
 use apr_engine::probe::NoProbe;
+use tempfile::TempDir;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// An engine with a model and a cache.
 pub trait Side {
@@ -58,6 +63,53 @@ impl Ours {
 impl Side for Ours {
     fn name(&self) -> String {
         format!("apr ({})", self.lm.backend_name())
+    }
+
+    fn vocab(&self) -> usize {
+        self.lm.config().vocab
+    }
+
+    fn reset(&mut self) {
+        self.lm.reset();
+    }
+
+    fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        Ok(self.lm.forward(tokens, Want::Last, &mut NoProbe)?.last())
+    }
+}
+
+/// Exact arithmetic, as far as numbers of 32 bits are: the weights widened, and no activation, key or value rounded to fewer.
+pub struct Exact {
+    lm: Box<dyn Lm>,
+    /// Holds the widened file.
+    _folder: TempDir,
+}
+
+impl std::fmt::Debug for Exact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exact").field("backend", &self.lm.backend_name()).finish_non_exhaustive()
+    }
+}
+
+impl Exact {
+    /// Widens `model` into a temporary file, four bytes a weight, with room for `room` positions.
+    pub fn open(model: &Model, room: usize) -> Result<Self> {
+        let folder =
+            tempfile::tempdir().map_err(|error| Failure::file(&std::env::temp_dir(), error))?;
+        let path = folder.path().join("exact.gguf");
+        let precision = Precision::Uniform(Dtype::F32);
+        convert_file(model, Format::Gguf, precision, &path, &mut |_| ControlFlow::Continue(()))?;
+        let device = Device::Simd { isa: None, threads: None };
+        let options =
+            LmOptions { context: Some(room), cache_type: CacheType::F32, ..LmOptions::default() };
+        let lm = Model::load(&path)?.lm_on(&device, options)?;
+        Ok(Self { lm, _folder: folder })
+    }
+}
+
+impl Side for Exact {
+    fn name(&self) -> String {
+        format!("exact ({})", self.lm.backend_name())
     }
 
     fn vocab(&self) -> usize {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use apr_engine::Dtype;
 
-use crate::answers::{self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, Parting, compare, hash};
+use crate::answers::{
+    self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, Parting, Sides, compare, hash,
+};
 use crate::failure::Result;
 use crate::measure::{Contest, Measure, Options, Outcome, measure};
 use crate::report::{Report, Row};
@@ -102,10 +104,12 @@ fn contest(
         .map(|&(name, pace)| Box::new(open(name, pace, honest)) as Box<Open<'_>>)
         .collect();
     let theirs: Vec<&Open<'_>> = peers.iter().map(|open| &**open).collect();
+    let exact = open("exact (toy)", 1, honest);
     let weights: [&[u8]; 1] = [&[1; 64]];
     let contest = Contest {
         ours: &ours,
         theirs: &theirs,
+        exact: &exact,
         weights: &weights,
         threads: 1,
         bound: BOUND_QUANTISED,
@@ -232,8 +236,9 @@ fn the_place_where_tokens_part_is_looked_at_with_equal_pasts() {
         diary: Diary::default(),
     };
     let prompt = [1, 2, 3, 4];
-    let (mut ours, mut theirs) = (toy(wrong_later), toy(honest));
-    let found = compare(&mut ours, &mut theirs, &[&prompt], 8, BOUND_PLAIN).unwrap();
+    let [mut ours, mut theirs, mut exact] = [wrong_later, honest, honest].map(toy);
+    let mut sides = Sides { ours: &mut ours, theirs: &mut theirs, exact: &mut exact };
+    let found = compare(&mut sides, &[&prompt], 8, BOUND_PLAIN).unwrap();
     let parting = found.parting.clone().unwrap();
     let [own, other] = &found.sequences;
     assert_eq!(own[..parting.alike], other[..parting.alike]);
@@ -258,7 +263,9 @@ fn a_lead_that_no_rounding_turns_is_a_fault_however_small_the_error_of_the_row()
         diary: Diary::default(),
     };
     let (mut ours, mut theirs) = (toy("apr (toy)", rounded), toy("llama.cpp (toy)", honest));
-    let mut found = compare(&mut ours, &mut theirs, &[&[1, 2, 3, 4]], 6, BOUND_QUANTISED).unwrap();
+    let mut exact = toy("exact (toy)", honest);
+    let mut sides = Sides { ours: &mut ours, theirs: &mut theirs, exact: &mut exact };
+    let mut found = compare(&mut sides, &[&[1, 2, 3, 4]], 6, BOUND_QUANTISED).unwrap();
     assert_eq!(found.fault(), None);
     let parting = |behind| Parting {
         alike: 2,
@@ -267,10 +274,17 @@ fn a_lead_that_no_rounding_turns_is_a_fault_however_small_the_error_of_the_row()
         lead: behind,
         behind,
         nmse: 1e-4,
+        errors: [1e-4; 2],
         reach: 0.1,
     };
     found.parting = Some(parting(0.05));
     assert_eq!(found.fault(), None);
+    // Either side may be the one that is wrong.
+    found.parting = Some(Parting { errors: [1e-4, 0.5], ..parting(0.05) });
+    assert!(found.fault().unwrap().contains("NMSE 5.0e-1 of the other side"));
+    found.errors = [1e-4, f64::NAN];
+    assert!(found.fault().unwrap().starts_with("behind a prompt: NMSE NaN of the other side"));
+    found.errors = [0.0; 2];
     for behind in [0.2, f64::NAN] {
         found.parting = Some(parting(behind));
         assert!(found.fault().unwrap().contains("where token 3 differs: a lead"));
@@ -296,6 +310,11 @@ fn hashes_tell_sequences_apart() {
 fn a_report_names_what_one_needs_to_repeat_it() {
     let report = report(contest(honest, &[("llama.cpp (no repack)", 200)]).0);
     let text = report.markdown();
+    assert!(!text.contains("Two threads against one"), "{text}");
+    let mut one = report.rows[0].clone();
+    one.threads = 1;
+    let both = Report { rows: vec![one, report.rows[0].clone()], ..report.clone() }.markdown();
+    assert!(both.contains("prefill 1.00, llama.cpp 1.00; decode 1.00, llama.cpp 1.00"), "{both}");
     for needed in [
         "2026-01-02",
         "$ apr-peer measure",
