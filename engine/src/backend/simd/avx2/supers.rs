@@ -347,24 +347,25 @@ pub(in super::super) fn q5_k_unpack(block: &Q5K) -> Unpacked {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn q6_k_quants(block: &Q6K) -> [__m256i; 8] {
-    let mut quants = [_mm256_setzero_si256(); 8];
+    let ([a, b, c, d], [e, f, g, h]) = (q6_k_half(block, 0), q6_k_half(block, 1));
+    [a, b, c, d, e, f, g, h]
+}
+
+/// The chunks of the first or of the second half of a block.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn q6_k_half(block: &Q6K, half: usize) -> [__m256i; 4] {
     let (lows, highs) = (block.ql.as_chunks::<32>().0, block.qh.as_chunks::<32>().0);
-    for half in 0..2 {
-        let (low0, low1) = (load_u8(&lows[2 * half]), load_u8(&lows[2 * half + 1]));
-        let high = load_u8(&highs[half]);
-        let nibble = |bytes| low_bits::<0x0F>(bytes);
-        quants[4 * half] =
-            _mm256_or_si256(nibble(low0), _mm256_slli_epi16::<4>(low_bits::<0x03>(high)));
-        quants[4 * half + 1] =
-            _mm256_or_si256(nibble(low1), _mm256_slli_epi16::<2>(low_bits::<0x0C>(high)));
-        quants[4 * half + 2] =
-            _mm256_or_si256(nibble(_mm256_srli_epi16::<4>(low0)), low_bits::<0x30>(high));
-        quants[4 * half + 3] = _mm256_or_si256(
-            nibble(_mm256_srli_epi16::<4>(low1)),
-            low_bits::<0x30>(_mm256_srli_epi16::<2>(high)),
-        );
-    }
-    quants
+    let (low0, low1) = (load_u8(&lows[2 * half]), load_u8(&lows[2 * half + 1]));
+    let high = load_u8(&highs[half]);
+    let nibble = |bytes| low_bits::<0x0F>(bytes);
+    let upper = |bytes| nibble(_mm256_srli_epi16::<4>(bytes));
+    [
+        _mm256_or_si256(nibble(low0), _mm256_slli_epi16::<4>(low_bits::<0x03>(high))),
+        _mm256_or_si256(nibble(low1), _mm256_slli_epi16::<2>(low_bits::<0x0C>(high))),
+        _mm256_or_si256(upper(low0), low_bits::<0x30>(high)),
+        _mm256_or_si256(upper(low1), low_bits::<0x30>(_mm256_srli_epi16::<2>(high))),
+    ]
 }
 
 /// The offset of -32 leaves the sum as 32 times scales by sums of activations, still in integers.

@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 use zerocopy::little_endian::U16;
 use zerocopy::{Immutable, IntoBytes};
 
+use super::super::block_rows::with_fifths;
 use super::super::vector::{heads, lanes_f32, load_half, load_i8, two_nibbles};
 use super::lanes::{
     Affine, AffineLanes, Symmetric, SymmetricLanes, four_totals, merged, sums_by_half, two_totals,
@@ -55,30 +56,26 @@ pub(super) fn q4_1_add(blocks: &[Q4_1; 8], lanes: AffineLanes<32>) -> AffineLane
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> SymmetricLanes {
     let nothing = _mm256_setzero_si256();
-    let sixteen = _mm256_set1_epi8(16);
+    let middle = _mm256_set1_epi8(16);
     let (mut sum_parts, mut square_parts) = ([nothing; 4], [nothing; 4]);
     for i in 0..4 {
         let (a, b) = (&blocks[i], &blocks[i + 4]);
-        let (low, high) = two_nibbles(&a.qs, &b.qs);
-        let (low_clear, high_clear) = clear_bits(a.qh.get(), b.qh.get());
-        // 16 is taken off all quants; a bit that is set would have put it there.
-        let centred = |quants, clear| _mm256_sub_epi8(quants, _mm256_and_si256(clear, sixteen));
-        let (low, high) = (centred(low, low_clear), centred(high, high_clear));
-        let zero = |quants| _mm256_cmpeq_epi8(quants, nothing);
+        let (low, high) = with_fifths::<2>(two_nibbles(&a.qs, &b.qs), heads(a, b));
+        let zero = |quants| _mm256_cmpeq_epi8(quants, middle);
         lanes = lanes.add_zeros(_mm256_add_epi8(zero(low), zero(high)));
-        sum_parts[i] = _mm256_add_epi8(_mm256_add_epi8(low, high), _mm256_set1_epi8(32));
-        let squared = |quants| {
-            let magnitudes = _mm256_abs_epi8(quants);
-            _mm256_maddubs_epi16(magnitudes, magnitudes)
-        };
+        sum_parts[i] = _mm256_add_epi8(low, high);
+        let squared = |quants| _mm256_maddubs_epi16(quants, quants);
         let squares = _mm256_add_epi16(squared(low), squared(high));
         square_parts[i] = _mm256_madd_epi16(squares, _mm256_set1_epi16(1));
     }
     let sums = _mm256_cvtepi32_ps(sums_by_half(sum_parts));
+    // Σ (q - 16)² = Σ q² - 32 Σ q + 32 * 16², all of them exact.
+    let squares = _mm256_cvtepi32_ps(wide_sums_by_half(square_parts));
+    let squares = _mm256_fnmadd_ps(_mm256_set1_ps(32.0), sums, squares);
     lanes.add(Symmetric {
         steps: widened(blocks, |block| block.d),
         sums: _mm256_sub_ps(sums, _mm256_set1_ps(16.0 * 32.0)),
-        squares: _mm256_cvtepi32_ps(wide_sums_by_half(square_parts)),
+        squares: _mm256_add_ps(squares, _mm256_set1_ps(32.0 * 16.0 * 16.0)),
     })
 }
 
@@ -87,7 +84,8 @@ pub(super) fn q5_0_add(blocks: &[Q5_0; 8], mut lanes: SymmetricLanes) -> Symmetr
 pub(super) fn q5_1_add(blocks: &[Q5_1; 8], lanes: AffineLanes<32>) -> AffineLanes<32> {
     let heads = all_heads(blocks);
     // Fifth bits are behind a step and a minimum: four bytes.
-    let quants = |i: usize| fives(&blocks[i].qs, &blocks[i + 4].qs, heads[i], 4);
+    let nibbles = |i: usize| two_nibbles(&blocks[i].qs, &blocks[i + 4].qs);
+    let quants = |i: usize| with_fifths::<4>(nibbles(i), heads[i]);
     let totals = four_totals(two_totals(quants(0), quants(1)), two_totals(quants(2), quants(3)));
     lanes.add(affine(grids(heads), totals))
 }
@@ -116,38 +114,6 @@ pub(super) fn q8_0_add(blocks: &[Q8_0; 8], mut lanes: SymmetricLanes) -> Symmetr
         sums: _mm256_sub_ps(sums, _mm256_set1_ps(128.0 * 32.0)),
         squares: _mm256_setzero_ps(),
     })
-}
-
-/// All bits of the bytes whose bit is clear in `a`, in the lower halves, and in `b`: bits 0 to 15, bits 16 to 31.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn clear_bits(a: u32, b: u32) -> (__m256i, __m256i) {
-    let words =
-        _mm256_blend_epi32::<0xF0>(_mm256_set1_epi32(a as i32), _mm256_set1_epi32(b as i32));
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-    let low = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
-    let high = _mm256_add_epi8(low, _mm256_set1_epi8(2));
-    let clear = |bytes| {
-        let spread = _mm256_shuffle_epi8(words, bytes);
-        _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), _mm256_setzero_si256())
-    };
-    (clear(low), clear(high))
-}
-
-/// Quants of five bits of a block in the lower halves and of another one in the upper. Their fifth bits are in `heads`,
-/// behind `offset` bytes.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn fives(a: &[u8; 16], b: &[u8; 16], heads: __m256i, offset: i8) -> (__m256i, __m256i) {
-    let (low, high) = two_nibbles(a, b);
-    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-    let first = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0, 0x0101_0101_0101_0101);
-    let whole = |quants, byte| {
-        let bytes = _mm256_add_epi8(first, _mm256_set1_epi8(byte));
-        let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(heads, bytes), bit), bit);
-        _mm256_or_si256(quants, _mm256_and_si256(set, _mm256_set1_epi8(16)))
-    };
-    (whole(low, offset), whole(high, offset + 2))
 }
 
 /// The first sixteen bytes of eight blocks: of one of the first four and of one of the last.

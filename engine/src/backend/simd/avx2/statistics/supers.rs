@@ -11,7 +11,7 @@
 )]
 use std::arch::x86_64::*;
 
-use super::super::supers::{bit_pairs, q3_k_quants, q6_k_quants};
+use super::super::supers::{bit_pairs, q3_k_quants, q6_k_half};
 use super::super::vector::{head, load_half, pair, splat, two_nibbles};
 use super::lanes::{
     Affine, AffineLanes, Symmetric, SymmetricLanes, eights, four_totals, fours_of_squares,
@@ -143,13 +143,14 @@ fn add_totals(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn q6_k_add([block]: &[Q6K; 1], mut lanes: SymmetricLanes) -> SymmetricLanes {
-    let (quants, scales) = (q6_k_quants(block), by_lane(load_half(&block.scales)));
-    for (quants, scales) in quants.as_chunks::<4>().0.iter().zip(scales) {
+    // By halves, because there are few registers.
+    for (half, scales) in by_lane(load_half(&block.scales)).into_iter().enumerate() {
+        let quants = q6_k_half(block, half);
         for quants in quants {
-            lanes = lanes.add_zeros(_mm256_cmpeq_epi8(*quants, _mm256_set1_epi8(32)));
+            lanes = lanes.add_zeros(_mm256_cmpeq_epi8(quants, _mm256_set1_epi8(32)));
         }
-        let sums = _mm256_cvtepi32_ps(sums_by_half(*quants));
-        let squares = wide_sums_by_half(squared(*quants));
+        let sums = _mm256_cvtepi32_ps(sums_by_half(quants));
+        let squares = wide_sums_by_half(squared(quants));
         // Σ (q - 32)² = Σ q² - 64 Σ q + 16 * 32², all of them exact.
         let squares = _mm256_cvtepi32_ps(squares);
         let squares = _mm256_fnmadd_ps(_mm256_set1_ps(64.0), sums, squares);
