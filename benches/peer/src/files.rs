@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 use crate::llama::{Llama, Setup};
 use crate::measure::{Contest, Options, measure};
 use crate::report::Row;
-use crate::side::{Exact, Open, Ours, Side};
+use crate::side::{Open, Ours, Side};
 
 /// Measures the GGUF file `path` on `threads` threads, against llama.cpp in each of the repack settings `repack`.
 ///
@@ -58,7 +58,7 @@ pub fn judged(
         .collect();
     let theirs: Vec<&Open<'_>> = settings.iter().map(|open| &**open).collect();
     let bound = answers::bound(&dtypes);
-    let exact = || Exact::open(&model, room).map(|side| Box::new(side) as Box<dyn Side>);
+    let exact = || Ours::exact(&model, room).map(|side| Box::new(side) as Box<dyn Side>);
     let contest =
         Contest { ours: open, theirs: &theirs, exact: &exact, weights: &weights, threads, bound };
     let before = Ticks::now();

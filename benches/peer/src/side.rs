@@ -36,9 +36,12 @@ pub type Open<'a> = dyn Fn() -> Result<Box<dyn Side>> + 'a;
 
 /// Our engine.
 pub struct Ours {
+    name: &'static str,
     lm: Box<dyn Lm>,
     /// Kept, so that closing it is not part of opening.
     _model: Model,
+    /// Holds the model's file, where that is made for this side alone.
+    _folder: Option<TempDir>,
 }
 
 impl std::fmt::Debug for Ours {
@@ -56,60 +59,29 @@ impl Ours {
         let options = LmOptions { context: Some(room), ..LmOptions::default() };
         let lm = model.lm_on(&device, options)?;
         model.tokenizer()?;
-        Ok(Self { lm, _model: model })
-    }
-}
-
-impl Side for Ours {
-    fn name(&self) -> String {
-        format!("apr ({})", self.lm.backend_name())
+        Ok(Self { name: "apr", lm, _model: model, _folder: None })
     }
 
-    fn vocab(&self) -> usize {
-        self.lm.config().vocab
-    }
-
-    fn reset(&mut self) {
-        self.lm.reset();
-    }
-
-    fn feed(&mut self, tokens: &[u32]) -> Result<&[f32]> {
-        Ok(self.lm.forward(tokens, Want::Last, &mut NoProbe)?.last())
-    }
-}
-
-/// Exact arithmetic, as far as numbers of 32 bits are: the weights widened, and no activation, key or value rounded to fewer.
-pub struct Exact {
-    lm: Box<dyn Lm>,
-    /// Holds the widened file.
-    _folder: TempDir,
-}
-
-impl std::fmt::Debug for Exact {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exact").field("backend", &self.lm.backend_name()).finish_non_exhaustive()
-    }
-}
-
-impl Exact {
-    /// Widens `model` into a temporary file, four bytes a weight, with room for `room` positions.
-    pub fn open(model: &Model, room: usize) -> Result<Self> {
+    /// Exact arithmetic, as far as numbers of 32 bits are: the weights of `model` widened into a temporary file, four bytes
+    /// each, and no activation, key or value rounded to fewer.
+    pub fn exact(model: &Model, room: usize) -> Result<Self> {
         let folder =
             tempfile::tempdir().map_err(|error| Failure::file(&std::env::temp_dir(), error))?;
         let path = folder.path().join("exact.gguf");
         let precision = Precision::Uniform(Dtype::F32);
         convert_file(model, Format::Gguf, precision, &path, &mut |_| ControlFlow::Continue(()))?;
+        let model = Model::load(&path)?;
         let device = Device::Simd { isa: None, threads: None };
         let options =
             LmOptions { context: Some(room), cache_type: CacheType::F32, ..LmOptions::default() };
-        let lm = Model::load(&path)?.lm_on(&device, options)?;
-        Ok(Self { lm, _folder: folder })
+        let lm = model.lm_on(&device, options)?;
+        Ok(Self { name: "exact", lm, _model: model, _folder: Some(folder) })
     }
 }
 
-impl Side for Exact {
+impl Side for Ours {
     fn name(&self) -> String {
-        format!("exact ({})", self.lm.backend_name())
+        format!("{} ({})", self.name, self.lm.backend_name())
     }
 
     fn vocab(&self) -> usize {
