@@ -1,9 +1,9 @@
-//! Attention: queries of the same keys two at a time, so that keys and values are read once for both.
+//! Attention: a few queries of the same keys at a time, so that keys and values are read once for all of them.
 
 use std::ops::Range;
 
 use super::elementwise::{soft_cap, softmax};
-use super::kernels::{CacheKernels, Kernels, Strided};
+use super::kernels::{CacheKernels, KEYS, Kernels, QUERIES, Strided};
 use crate::backend::Attention;
 use crate::backend::kv::Cached;
 
@@ -27,6 +27,11 @@ struct Head<'a, T> {
     keys: Strided<'a, T>,
     values: Strided<'a, T>,
 }
+
+/// Keys that are turned at once, a multiple of those of a strip: they stay in the second-level cache for all queries.
+const TURNED: usize = 512;
+/// Most scores that are kept at once, a megabyte of them.
+const SCORES: usize = 1 << 18;
 
 /// The queries of `attention` that read the same keys, side by side. `q` and `dst` are `[rows, heads, head_dim]`; `scores`,
 /// when not empty, is `[rows, heads, context]`.
@@ -57,69 +62,111 @@ pub(super) fn attend<T>(
     cached: &Cached<'_, T>,
     attention: &Attention,
 ) {
+    let Some(first) = queries.first() else { return };
+    let column = first.head / (attention.heads / attention.kv_heads) * attention.head_dim;
     let stride = attention.kv_heads * attention.head_dim;
-    for pair in queries.chunks_mut(2) {
-        let column = pair.first().map_or(0, |query| {
-            query.head / (attention.heads / attention.kv_heads) * attention.head_dim
-        });
-        let head = Head {
-            kernels,
-            cache_kernels,
-            attention,
-            keys: Strided { values: &cached.keys[column..], stride },
-            values: Strided { values: &cached.values[column..], stride },
-        };
-        match pair {
-            [first, second] => head.attend_both(first, second),
-            rest => rest.iter_mut().for_each(|query| head.attend_one(query)),
-        }
+    let head = Head {
+        kernels,
+        cache_kernels,
+        attention,
+        keys: Strided { values: &cached.keys[column..], stride },
+        values: Strided { values: &cached.values[column..], stride },
+    };
+    let together = (SCORES / attention.context().max(1)).max(1).next_multiple_of(QUERIES);
+    for queries in queries.chunks_mut(together) {
+        head.attend(queries);
     }
 }
 
 impl<T> Head<'_, T> {
-    fn attend_one(&self, query: &mut Query<'_>) {
-        let visible = self.attention.visible(query.row);
-        let mut weights = vec![0.0; visible.len()];
-        for (weight, position) in weights.iter_mut().zip(visible.clone()) {
-            *weight = (self.cache_kernels.dot)(query.q, self.keys.row(position, query.q.len()));
+    /// Attention of each of `queries`: its bits are those it has alone.
+    fn attend(&self, queries: &mut [Query<'_>]) {
+        let visible: Vec<_> = queries.iter().map(|q| self.attention.visible(q.row)).collect();
+        let all = union(&visible);
+        let mut scores = vec![0.0; queries.len() * all.len()];
+        let mut rows: Vec<_> = scores.chunks_exact_mut(all.len().max(1)).collect();
+        self.score(queries, &visible, &all, &mut rows);
+        let mut weights: Vec<_> = rows
+            .into_iter()
+            .zip(&visible)
+            .map(|(row, visible)| &mut row[visible.start - all.start..visible.end - all.start])
+            .collect();
+        for (query, weights) in queries.iter_mut().zip(&mut weights) {
+            self.weigh(weights);
+            query.dst.fill(0.0);
         }
-        self.weigh(&mut weights);
-        query.dst.fill(0.0);
-        self.mix(query, &weights, &visible, visible.clone());
-        query.show(&weights, visible);
+        let groups = queries.chunks_mut(QUERIES).zip(weights.chunks(QUERIES));
+        for ((queries, weights), visible) in groups.zip(visible.chunks(QUERIES)) {
+            self.mix_together(queries, weights, visible);
+        }
+        for ((query, weights), visible) in queries.iter_mut().zip(weights).zip(visible) {
+            query.show(weights, visible);
+        }
     }
 
-    /// The same for two, bit by bit.
-    fn attend_both(&self, a: &mut Query<'_>, b: &mut Query<'_>) {
-        let visible = [self.attention.visible(a.row), self.attention.visible(b.row)];
-        let [first, second] = &visible;
-        let either = first.start.min(second.start)..first.end.max(second.end);
-        let both = first.start.max(second.start)..first.end.min(second.end);
-        if both.is_empty() {
-            self.attend_one(a);
-            self.attend_one(b);
+    /// Products of each of `queries` with the keys at `all` positions; those that are not `visible` to it need not be
+    /// computed.
+    fn score(
+        &self,
+        queries: &[Query<'_>],
+        visible: &[Range<usize>],
+        all: &Range<usize>,
+        scores: &mut [&mut [f32]],
+    ) {
+        let len = self.attention.head_dim;
+        let mut strips = vec![[0.0; KEYS]; all.len().min(TURNED).div_ceil(KEYS) * len];
+        for start in all.clone().step_by(TURNED) {
+            let end = all.end.min(start + TURNED);
+            let strips = &mut strips[..(end - start).div_ceil(KEYS) * len];
+            (self.cache_kernels.turn)(self.keys.from(start), end - start, len, strips);
+            let groups = queries.chunks(QUERIES).zip(visible.chunks(QUERIES));
+            for ((queries, visible), scores) in groups.zip(scores.chunks_mut(QUERIES)) {
+                let visible = union(visible);
+                let end = end.min(visible.end);
+                if end <= start.max(visible.start) {
+                    continue;
+                }
+                let mut q = [[].as_slice(); QUERIES];
+                for (q, query) in q.iter_mut().zip(queries) {
+                    *q = query.q;
+                }
+                let of_block = start - all.start..end - all.start;
+                let mut out: Vec<_> =
+                    scores.iter_mut().map(|scores| &mut scores[of_block.clone()]).collect();
+                (self.kernels.scores)(&q[..queries.len()], strips, &mut out);
+            }
+        }
+    }
+
+    /// Adds the values that are visible to each of at most [`QUERIES`] queries; `weights` are those of `visible`.
+    fn mix_together(
+        &self,
+        queries: &mut [Query<'_>],
+        weights: &[&mut [f32]],
+        visible: &[Range<usize>],
+    ) {
+        let start = visible.iter().map(|visible| visible.start).max().unwrap_or_default();
+        let end = visible.iter().map(|visible| visible.end).min().unwrap_or_default();
+        // Where nothing is visible to all of them, each has its values one by one.
+        let common = if start < end { start..end } else { usize::MAX..usize::MAX };
+        for ((query, weights), visible) in queries.iter_mut().zip(weights).zip(visible) {
+            self.mix(query, weights, visible, visible.start..common.start.min(visible.end));
+        }
+        if common.is_empty() {
             return;
         }
-        let mut scores = [vec![0.0; either.len()], vec![0.0; either.len()]];
-        let [a_scores, b_scores] = &mut scores;
-        let keys = self.keys.from(either.start);
-        (self.cache_kernels.dots)([a.q, b.q], keys, [&mut *a_scores, &mut *b_scores]);
-        let part = |of: &Range<usize>| of.start - either.start..of.end - either.start;
-        let (a_weights, b_weights) = (&mut a_scores[part(first)], &mut b_scores[part(second)]);
-        for weights in [&mut *a_weights, &mut *b_weights] {
-            self.weigh(weights);
+        let of_common: Vec<_> = weights
+            .iter()
+            .zip(visible)
+            .map(|(weights, visible)| {
+                &weights[common.start - visible.start..common.end - visible.start]
+            })
+            .collect();
+        let mut mixed: Vec<_> = queries.iter_mut().map(|query| &mut *query.dst).collect();
+        (self.cache_kernels.mix)(&of_common, self.values.from(common.start), &mut mixed);
+        for ((query, weights), visible) in queries.iter_mut().zip(weights).zip(visible) {
+            self.mix(query, weights, visible, common.end..visible.end);
         }
-        a.dst.fill(0.0);
-        b.dst.fill(0.0);
-        self.mix(a, a_weights, first, first.start..both.start);
-        self.mix(b, b_weights, second, second.start..both.start);
-        let part = |of: &Range<usize>| both.start - of.start..both.end - of.start;
-        let weights = [&a_weights[part(first)], &b_weights[part(second)]];
-        (self.cache_kernels.mix)(weights, self.values.from(both.start), [&mut *a.dst, &mut *b.dst]);
-        self.mix(a, a_weights, first, both.end..first.end);
-        self.mix(b, b_weights, second, both.end..second.end);
-        a.show(a_weights, first.clone());
-        b.show(b_weights, second.clone());
     }
 
     /// Probabilities of products with keys, in place.
@@ -146,6 +193,12 @@ impl<T> Head<'_, T> {
             (self.cache_kernels.axpy)(weights[position - visible.start], value, query.dst);
         }
     }
+}
+
+/// From the first to the last of `ranges`.
+fn union(ranges: &[Range<usize>]) -> Range<usize> {
+    let start = ranges.iter().map(|range| range.start).min().unwrap_or_default();
+    start..ranges.iter().map(|range| range.end).max().unwrap_or_default()
 }
 
 impl Query<'_> {

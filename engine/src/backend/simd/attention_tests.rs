@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use half::f16;
 
 use super::Simd;
-use super::kernels::{CacheKernels, Kernels, Strided};
+use super::kernels::{CacheKernels, KEYS, Kernels, QUERIES, Strided};
 use super::tests::activations;
 use crate::backend::{Attention, Backend, CacheType, KvRows, KvShape, Scalar};
 use crate::error::Code;
@@ -44,38 +44,72 @@ fn axpy_adds_a_multiple() {
 }
 
 /// Shapes of heads: values, positions.
-const HEADS: [(usize, usize); 10] =
-    [(64, 9), (128, 4), (80, 7), (33, 5), (8, 3), (1, 1), (96, 0), (63, 6), (100, 5), (256, 13)];
+const HEADS: [(usize, usize); 12] = [
+    (64, 9),
+    (64, 70),
+    (33, 43),
+    (128, 4),
+    (80, 7),
+    (33, 5),
+    (8, 3),
+    (1, 1),
+    (96, 0),
+    (63, 6),
+    (100, 5),
+    (256, 13),
+];
 
-fn check_pair<T: Copy>(kernels: &CacheKernels<T>, len: usize, rows: Strided<'_, T>, count: usize) {
-    let x = activations(2, len);
-    let queries = [&x[..len], &x[len..]];
-    let mut scores = [vec![f32::NAN; count], vec![f32::NAN; count]];
-    let mut mixed = [vec![0.5; len], vec![-0.5; len]];
-    let [a, b] = &mut scores;
-    (kernels.dots)(queries, rows, [a, b]);
-    let ([a, b], mut one_by_one) = (&mut mixed, [vec![0.5; len], vec![-0.5; len]]);
-    (kernels.mix)([&scores[0], &scores[1]], rows, [a, b]);
-    for n in 0..2 {
-        for (j, score) in scores[n].iter().enumerate() {
-            let row = rows.row(j, len);
-            let one = (kernels.dot)(queries[n], row);
-            assert_eq!(score.to_bits(), one.to_bits(), "{len} x {count}");
-            (kernels.axpy)(*score, row, &mut one_by_one[n]);
+fn check_group<T: Copy + Into<f32>>(
+    kernels: &Kernels,
+    of_cache: &CacheKernels<T>,
+    len: usize,
+    rows: Strided<'_, T>,
+    count: usize,
+) {
+    let mut strips = vec![[f32::NAN; KEYS]; count.div_ceil(KEYS) * len];
+    (of_cache.turn)(rows, count, len, &mut strips);
+    let x = activations(QUERIES, len);
+    for together in 1..=QUERIES {
+        let queries: Vec<_> = x.chunks_exact(len).take(together).collect();
+        let mut scores = vec![f32::NAN; together * count];
+        let mut of_each: Vec<_> = scores.chunks_exact_mut(count.max(1)).collect();
+        of_each.resize_with(together, Default::default);
+        (kernels.scores)(&queries, &strips, &mut of_each);
+        let weights: Vec<_> = of_each.iter().map(|row| &**row).collect();
+        let mut mixed = vec![0.5; together * len];
+        let mut outputs: Vec<_> = mixed.chunks_exact_mut(len).collect();
+        (of_cache.mix)(&weights, rows, &mut outputs);
+        for (n, weights) in weights.into_iter().enumerate() {
+            let name = format!("{kernels:?}: {n} of {together}, {len} x {count}");
+            let (mut alone, mut one_by_one) = (vec![f32::NAN; count], vec![0.5; len]);
+            (kernels.scores)(&queries[n..=n], &strips, &mut [&mut alone]);
+            assert_eq!(bits(weights), bits(&alone), "{name}");
+            for (j, &weight) in weights.iter().enumerate() {
+                let products = queries[n].iter().zip(rows.row(j, len));
+                let (exact, size) = products.fold((0.0, 0.0), |(sum, size), (&q, &key)| {
+                    let product = f64::from(q) * f64::from(key.into());
+                    (sum + product, size + product.abs())
+                });
+                let (error, bound) = (f64::from(weight) - exact, len as f64 * size);
+                assert!(error.abs() <= bound * f64::from(f32::EPSILON), "{name}: {error}");
+                (of_cache.axpy)(weight, rows.row(j, len), &mut one_by_one);
+            }
+            assert_eq!(bits(&mixed[n * len..][..len]), bits(&one_by_one), "{name}");
         }
-        assert_eq!(bits(&mixed[n]), bits(&one_by_one[n]), "{len} x {count}");
     }
 }
 
 #[test]
-fn two_queries_at_once_get_the_bits_of_one_each() {
+fn queries_together_get_the_bits_of_one_each() {
     for kernels in Kernels::available() {
         for (len, count) in HEADS {
             let stride = len + 3;
             let values = halves(count + 1, stride);
-            check_pair(&kernels.f16_cache, len, Strided { values: &values, stride }, count);
+            let rows = Strided { values: &values, stride };
+            check_group(&kernels, &kernels.f16_cache, len, rows, count);
             let values = widened(&values);
-            check_pair(&kernels.f32_cache, len, Strided { values: &values, stride }, count);
+            let rows = Strided { values: &values, stride };
+            check_group(&kernels, &kernels.f32_cache, len, rows, count);
         }
     }
 }
@@ -91,7 +125,17 @@ struct Shape {
     cap: Option<f32>,
 }
 
-const SHAPES: [Shape; 6] = [
+const SHAPES: [Shape; 7] = [
+    // More keys than are turned at once, and more scores than are kept at once.
+    Shape {
+        head_dim: 8,
+        heads: 4,
+        kv_heads: 2,
+        context: 1100,
+        rows: 500,
+        window: Some(600),
+        cap: None,
+    },
     Shape { head_dim: 64, heads: 4, kv_heads: 4, context: 9, rows: 9, window: None, cap: None },
     Shape { head_dim: 32, heads: 7, kv_heads: 1, context: 33, rows: 5, window: None, cap: None },
     Shape {

@@ -60,13 +60,38 @@ fn rotate(a: &mut f32, b: &mut f32, (sin, cos): (f32, f32)) {
 
 /// Probabilities of the scores in place; the sum runs in f64.
 pub(super) fn softmax(kernels: &Kernels, scores: &mut [f32]) {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    (kernels.exp_from)(scores, max);
-    let sum: f64 = scores.iter().map(|score| f64::from(*score)).sum();
-    let inverse = (1.0 / sum) as f32;
+    (kernels.exp_from)(scores, largest(scores));
+    let inverse = (1.0 / wide_sum(scores)) as f32;
     for score in scores {
         *score *= inverse;
     }
+}
+
+/// Values taken side by side, so that none waits for the one before it.
+const LANES: usize = 8;
+
+/// The largest of `values`, of which NaN is none.
+fn largest(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for values in whole {
+        for (lane, &value) in lanes.iter_mut().zip(values) {
+            *lane = larger(*lane, value);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
+fn wide_sum(values: &[f32]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for values in whole {
+        for (lane, &value) in lanes.iter_mut().zip(values) {
+            *lane += f64::from(value);
+        }
+    }
+    lanes.into_iter().chain(rest.iter().map(|&value| f64::from(value))).sum()
 }
 
 /// `gate = activation(gate) * up`.

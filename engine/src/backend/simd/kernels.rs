@@ -124,20 +124,26 @@ impl<'a, T> Strided<'a, T> {
     }
 }
 
-/// Products of two queries with as many keys as there is room for in each output: `(queries, keys, out)`.
-pub(super) type PairDots<T> = fn([&[f32]; 2], Strided<'_, T>, [&mut [f32]; 2]);
-/// Adds rows of values by their weights to each of two outputs, row after row: `(weights, values, out)`.
-pub(super) type PairMix<T> = fn([&[f32]; 2], Strided<'_, T>, [&mut [f32]; 2]);
+/// Most queries that attend to the same keys in one call.
+pub(super) const QUERIES: usize = 4;
+/// Keys of a strip, a lane each.
+pub(super) const KEYS: usize = 8;
+/// Turns as many keys of `len` values as `strips`, `[strips][len]`, has room for; the last strip is filled up with the last of
+/// `count` keys: `(keys, count, len, strips)`.
+pub(super) type Turn<T> = fn(Strided<'_, T>, usize, usize, &mut [[f32; KEYS]]);
+/// Products of up to [`QUERIES`] queries with as many of the turned keys as there is room for in each output, a chain
+/// each: `(queries, strips, out)`.
+pub(super) type Scores = fn(&[&[f32]], &[[f32; KEYS]], &mut [&mut [f32]]);
+/// Adds rows of values by their weights to each of up to [`QUERIES`] outputs, row after row: `(weights, values, out)`.
+pub(super) type Mix<T> = fn(&[&[f32]], Strided<'_, T>, &mut [&mut [f32]]);
 
 /// Kernels of attention over keys and values stored as `T`. Equal numbers give equal bits, whatever they are stored as.
 #[derive(Clone, Copy)]
 pub(super) struct CacheKernels<T> {
-    /// Sum of products of a query with a key of its length.
-    pub(super) dot: fn(&[f32], &[T]) -> f32,
     /// Adds a multiple of a row of values to an output of its length.
     pub(super) axpy: fn(f32, &[T], &mut [f32]),
-    pub(super) dots: PairDots<T>,
-    pub(super) mix: PairMix<T>,
+    pub(super) turn: Turn<T>,
+    pub(super) mix: Mix<T>,
 }
 
 /// The kernels of one instruction set.
@@ -145,6 +151,7 @@ pub(super) struct CacheKernels<T> {
 pub struct Kernels {
     pub(super) isa: Isa,
     pub(super) dot: fn(&[f32], &[f32]) -> f32,
+    pub(super) scores: Scores,
     pub(super) f16_cache: CacheKernels<f16>,
     pub(super) f32_cache: CacheKernels<f32>,
     /// `x = exp(x - shift)`: `(x, shift)`.

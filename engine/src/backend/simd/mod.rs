@@ -32,6 +32,7 @@ use crate::tensor::Tensor;
 use pool::Pool;
 
 pub use activations::Activations;
+use kernels::QUERIES;
 pub use kernels::{Isa, Kernels};
 
 /// The fast CPU backend.
@@ -125,7 +126,7 @@ impl Simd {
             }
         }
         let items = groups.iter_mut().flat_map(|(queries, cached, a)| {
-            let tile = self.pool.tile(queries.len()).next_multiple_of(2);
+            let tile = self.pool.tile(queries.len()).next_multiple_of(QUERIES);
             let (cached, a) = (*cached, *a);
             queries.chunks_mut(tile).map(move |queries| (queries, cached, a))
         });

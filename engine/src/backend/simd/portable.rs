@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
 use super::activations::{Q8, Q8Row, Q8Super, Q8SuperRow, per_step};
-use super::kernels::{CacheKernels, Columns, Isa, Kernels, Strided};
+use super::kernels::{CacheKernels, Columns, Isa, KEYS, Kernels, Strided};
 use super::parts::{Small, Super};
 use super::statistics::portable_statistics;
 use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER};
@@ -16,8 +16,9 @@ use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, 
 pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Portable,
     dot,
-    f16_cache: CacheKernels { dot, axpy, dots, mix },
-    f32_cache: CacheKernels { dot, axpy, dots, mix },
+    scores,
+    f16_cache: CacheKernels { axpy, turn, mix },
+    f32_cache: CacheKernels { axpy, turn, mix },
     exp_from,
     silu_mul,
     round_block,
@@ -100,16 +101,33 @@ fn axpy<T: Stored>(scale: f32, x: &[T], out: &mut [f32]) {
     }
 }
 
-fn dots<T: Stored>(queries: [&[f32]; 2], keys: Strided<'_, T>, out: [&mut [f32]; 2]) {
-    for (query, out) in queries.into_iter().zip(out) {
-        for (j, out) in out.iter_mut().enumerate() {
-            *out = dot(query, keys.row(j, query.len()));
+fn turn<T: Stored>(keys: Strided<'_, T>, count: usize, len: usize, strips: &mut [[f32; KEYS]]) {
+    for (index, strip) in strips.chunks_exact_mut(len).enumerate() {
+        for lane in 0..KEYS {
+            let key = keys.row((index * KEYS + lane).min(count - 1), len);
+            for (lanes, &value) in strip.iter_mut().zip(key) {
+                lanes[lane] = value.into();
+            }
         }
     }
 }
 
-fn mix<T: Stored>(weights: [&[f32]; 2], values: Strided<'_, T>, out: [&mut [f32]; 2]) {
-    for (weights, out) in weights.into_iter().zip(out) {
+fn scores(queries: &[&[f32]], strips: &[[f32; KEYS]], out: &mut [&mut [f32]]) {
+    for (query, out) in queries.iter().zip(out) {
+        for (out, strip) in out.chunks_mut(KEYS).zip(strips.chunks_exact(query.len())) {
+            let mut sums = [0.0f32; KEYS];
+            for (&value, lanes) in query.iter().zip(strip) {
+                for (sum, lane) in sums.iter_mut().zip(lanes) {
+                    *sum += value * lane;
+                }
+            }
+            out.copy_from_slice(&sums[..out.len()]);
+        }
+    }
+}
+
+fn mix<T: Stored>(weights: &[&[f32]], values: Strided<'_, T>, out: &mut [&mut [f32]]) {
+    for (weights, out) in weights.iter().zip(out) {
         for (j, weight) in weights.iter().enumerate() {
             axpy(*weight, values.row(j, out.len()), out);
         }

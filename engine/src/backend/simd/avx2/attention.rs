@@ -1,7 +1,7 @@
-//! Queries by keys, and weighted sums of values; two queries at once where the keys and values are the same.
+//! Queries by keys, and weighted sums of values; a few queries at once where the keys and values are the same.
 //!
 //! Keys and values are stored in either type of the cache. Eight of them are widened in a register as they are loaded, and
-//! from there on there is one order of operations for both types.
+//! from there on there is one order of operations for both types, and for any number of queries.
 
 // (The lint is silent in test builds, where an expectation of it would fail.)
 #[cfg_attr(
@@ -13,52 +13,47 @@ use std::arch::x86_64::*;
 use half::f16;
 use zerocopy::transmute_ref;
 
-use super::super::kernels::Strided;
-use super::plain::plain_dot;
-use super::vector::{load_f16, load_f32, store_f32, sums_of_eight};
-
-/// Keys multiplied at once.
-const KEYS: usize = 4;
+use super::super::kernels::{KEYS, Strided};
+use super::vector::{lanes_f32, load_f16, load_f32, store_f32, turn_dwords};
 
 /// What depends on the type of the cache: `$load` widens eight values, `$single` one.
 macro_rules! cache_kernels {
-    ($dot:ident, $axpy:ident, $dots:ident, $mix:ident, $type:ty, $load:expr, $single:expr) => {
-        /// `query . key`.
-        #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $dot(query: &[f32], key: &[$type]) -> f32 {
-            plain_dot(key, query, $load, $single)
-        }
-
+    ($axpy:ident, $turn:ident, $mix:ident, $type:ty, $load:expr, $single:expr) => {
         /// `out += scale * x`.
         #[target_feature(enable = "avx2,fma,f16c")]
         pub(super) fn $axpy(scale: f32, x: &[$type], out: &mut [f32]) {
             axpy(scale, x, out, $load, $single);
         }
 
-        /// `out[n][j] = queries[n] . keys[j]`, with the bits of one by one.
+        /// `strips[s][i][lane]` is value i of key 8 s + lane.
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $dots(queries: [&[f32]; 2], keys: Strided<'_, $type>, out: [&mut [f32]; 2]) {
-            dots(queries, &keys, out, $load, $single);
+        pub(super) fn $turn(
+            keys: Strided<'_, $type>,
+            count: usize,
+            len: usize,
+            strips: &mut [[f32; KEYS]],
+        ) {
+            turn(&keys, count, len, strips, $load, $single);
         }
 
         /// `out[n] += weights[n][j] * values[j]` for every j in order, with the bits of one by one.
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $mix(weights: [&[f32]; 2], values: Strided<'_, $type>, out: [&mut [f32]; 2]) {
-            mix(weights, &values, out, $load, $single);
+        pub(super) fn $mix(weights: &[&[f32]], values: Strided<'_, $type>, out: &mut [&mut [f32]]) {
+            match *weights {
+                [a] => mix::<1, 4, _>([a], &values, out, $load, $single),
+                [a, b] => mix::<2, 4, _>([a, b], &values, out, $load, $single),
+                [a, b, c] => mix::<3, 2, _>([a, b, c], &values, out, $load, $single),
+                [a, b, c, d] => mix::<4, 2, _>([a, b, c, d], &values, out, $load, $single),
+                _ => {}
+            }
         }
     };
 }
 
-cache_kernels!(f32_dot, f32_axpy, f32_dots, f32_mix, f32, |eight| load_f32(eight), |&one| one);
-cache_kernels!(
-    f16_dot,
-    f16_axpy,
-    f16_dots,
-    f16_mix,
-    f16,
-    |eight| load_f16(transmute_ref!(eight)),
-    |one| one.to_f32()
-);
+cache_kernels!(f32_axpy, f32_turn, f32_mix, f32, |eight| load_f32(eight), |&one| one);
+cache_kernels!(f16_axpy, f16_turn, f16_mix, f16, |eight| load_f16(transmute_ref!(eight)), |one| {
+    one.to_f32()
+});
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -81,125 +76,155 @@ fn axpy<T>(
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dots<T>(
-    queries: [&[f32]; 2],
+fn turn<T>(
     keys: &Strided<'_, T>,
-    out: [&mut [f32]; 2],
+    count: usize,
+    len: usize,
+    strips: &mut [[f32; KEYS]],
     load: impl Fn(&[T; 8]) -> __m256,
     single: impl Fn(&T) -> f32,
 ) {
-    let len = queries[0].len();
-    let [first, second] = out;
-    let whole = if len.is_multiple_of(32) { first.len() / KEYS * KEYS } else { 0 };
-    let x = queries.map(|query| query.as_chunks::<8>().0.as_chunks::<4>().0);
-    let (a, a_rest) = first.split_at_mut(whole);
-    let (b, b_rest) = second.split_at_mut(whole);
-    let (a, b) = (a.as_chunks_mut::<KEYS>().0, b.as_chunks_mut::<KEYS>().0);
-    for (group, (a, b)) in a.iter_mut().zip(b).enumerate() {
-        let rows = [0, 1, 2, 3].map(|j| {
-            let key = keys.row(group * KEYS + j, len);
-            key.as_chunks::<8>().0.as_chunks::<4>().0
-        });
-        let mut sums = [0.0; 8];
-        store_f32(two_by_four(x, rows, &load), &mut sums);
-        a.copy_from_slice(&sums[..KEYS]);
-        b.copy_from_slice(&sums[KEYS..]);
-    }
-    for (j, (a, b)) in a_rest.iter_mut().zip(b_rest).enumerate() {
-        let key = keys.row(whole + j, len);
-        *a = plain_dot(key, queries[0], &load, &single);
-        *b = plain_dot(key, queries[1], &load, &single);
-    }
-}
-
-/// Products of two queries, each with four keys.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn two_by_four<T>(
-    x: [&[[[f32; 8]; 4]]; 2],
-    keys: [&[[[T; 8]; 4]]; KEYS],
-    load: &impl Fn(&[T; 8]) -> __m256,
-) -> __m256 {
-    let mut halves = [[_mm256_setzero_ps(); 8]; 2];
-    for (pair, half) in halves.iter_mut().enumerate() {
-        let mut parts = [[_mm256_setzero_ps(); 8]; 2];
-        for (part, lanes) in parts.iter_mut().enumerate() {
-            *lanes = quarter(x, keys, 2 * pair + part, load);
+    for (index, strip) in strips.chunks_exact_mut(len).enumerate() {
+        let mut rows = [[].as_slice(); KEYS];
+        for (lane, row) in rows.iter_mut().enumerate() {
+            *row = keys.row((index * KEYS + lane).min(count - 1), len);
         }
-        for (half, (a, b)) in half.iter_mut().zip(parts[0].iter().zip(&parts[1])) {
-            *half = _mm256_add_ps(*a, *b);
-        }
-    }
-    let mut sums = halves[0];
-    for (sum, other) in sums.iter_mut().zip(&halves[1]) {
-        *sum = _mm256_add_ps(*sum, *other);
-    }
-    // Nothing is left over, but a zero is added for it all the same.
-    _mm256_add_ps(sums_of_eight(sums), _mm256_setzero_ps())
-}
-
-/// Accumulator `a` of the four that a product has, for each of the eight products.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn quarter<T>(
-    x: [&[[[f32; 8]; 4]]; 2],
-    keys: [&[[[T; 8]; 4]]; KEYS],
-    a: usize,
-    load: &impl Fn(&[T; 8]) -> __m256,
-) -> [__m256; 8] {
-    let a = a % 4;
-    let mut lanes = [_mm256_setzero_ps(); 8];
-    let [k0, k1, k2, k3] = keys;
-    let keys = k0.iter().zip(k1).zip(k2).zip(k3);
-    for ((x0, x1), (((k0, k1), k2), k3)) in x[0].iter().zip(x[1]).zip(keys) {
-        let (x0, x1) = (load_f32(&x0[a]), load_f32(&x1[a]));
-        let keys = [load(&k0[a]), load(&k1[a]), load(&k2[a]), load(&k3[a])];
-        for j in 0..KEYS {
-            lanes[j] = _mm256_fmadd_ps(x0, keys[j], lanes[j]);
-            lanes[KEYS + j] = _mm256_fmadd_ps(x1, keys[j], lanes[KEYS + j]);
-        }
-    }
-    lanes
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn mix<T>(
-    weights: [&[f32]; 2],
-    values: &Strided<'_, T>,
-    out: [&mut [f32]; 2],
-    load: impl Fn(&[T; 8]) -> __m256,
-    single: impl Fn(&T) -> f32,
-) {
-    let [first, second] = out;
-    let len = first.len();
-    let ((a, a_rest), (b, b_rest)) = (first.as_chunks_mut::<32>(), second.as_chunks_mut::<32>());
-    let whole = len - a_rest.len();
-    for (chunk, (a, b)) in a.iter_mut().zip(b).enumerate() {
-        let (a, b) = (a.as_chunks_mut::<8>().0, b.as_chunks_mut::<8>().0);
-        let mut lanes = [[_mm256_setzero_ps(); 4]; 2];
-        for i in 0..4 {
-            (lanes[0][i], lanes[1][i]) = (load_f32(&a[i]), load_f32(&b[i]));
-        }
-        for (j, (&a, &b)) in weights[0].iter().zip(weights[1]).enumerate() {
-            let (a, b) = (_mm256_set1_ps(a), _mm256_set1_ps(b));
-            let row = &values.row(j, len)[32 * chunk..];
-            for (i, value) in row.as_chunks::<8>().0.iter().take(4).enumerate() {
-                let value = load(value);
-                lanes[0][i] = _mm256_fmadd_ps(a, value, lanes[0][i]);
-                lanes[1][i] = _mm256_fmadd_ps(b, value, lanes[1][i]);
+        let (eights, rest) = strip.as_chunks_mut::<8>();
+        for (i, lanes) in eights.iter_mut().enumerate() {
+            let mut values = [_mm256_setzero_si256(); KEYS];
+            for (values, row) in values.iter_mut().zip(rows) {
+                *values = _mm256_castps_si256(load(&row.as_chunks::<8>().0[i]));
+            }
+            for (lanes, values) in lanes.iter_mut().zip(turn_dwords(values)) {
+                store_f32(_mm256_castsi256_ps(values), lanes);
             }
         }
-        for i in 0..4 {
-            store_f32(lanes[0][i], &mut a[i]);
-            store_f32(lanes[1][i], &mut b[i]);
+        for (i, lanes) in rest.iter_mut().enumerate() {
+            for (lane, row) in lanes.iter_mut().zip(rows) {
+                *lane = single(&row.as_chunks::<8>().1[i]);
+            }
+        }
+    }
+}
+
+/// `out[n][j] = queries[n] . keys[j]` of the keys that were turned into `strips`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn scores(queries: &[&[f32]], strips: &[[f32; KEYS]], out: &mut [&mut [f32]]) {
+    match *queries {
+        [a] => scores_of::<1, 4>([a], strips, out),
+        [a, b] => scores_of::<2, 4>([a, b], strips, out),
+        [a, b, c] => scores_of::<3, 2>([a, b, c], strips, out),
+        [a, b, c, d] => scores_of::<4, 2>([a, b, c, d], strips, out),
+        _ => {}
+    }
+}
+
+/// `S` strips at once, as long as there are so many.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scores_of<const N: usize, const S: usize>(
+    queries: [&[f32]; N],
+    strips: &[[f32; KEYS]],
+    out: &mut [&mut [f32]],
+) {
+    let (len, count) = (queries[0].len(), out[0].len());
+    let together = count / (S * KEYS) * S;
+    for first in (0..together).step_by(S) {
+        some_strips::<N, S>(queries, &strips[first * len..], out, first * KEYS);
+    }
+    for first in together..count.div_ceil(KEYS) {
+        some_strips::<N, 1>(queries, &strips[first * len..], out, first * KEYS);
+    }
+}
+
+/// Products with the first `S` of `strips`, from key `start` of `out`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn some_strips<const N: usize, const S: usize>(
+    queries: [&[f32]; N],
+    strips: &[[f32; KEYS]],
+    out: &mut [&mut [f32]],
+    start: usize,
+) {
+    // Cut to one length before the loop, they are looked up in it without checks.
+    let len = queries[0].len();
+    let (mut q, mut k) = ([[].as_slice(); N], [[].as_slice(); S]);
+    for n in 0..N {
+        q[n] = &queries[n][..len];
+    }
+    for s in 0..S {
+        k[s] = &strips[s * len..][..len];
+    }
+    let mut sums = [[_mm256_setzero_ps(); S]; N];
+    for i in 0..len {
+        let mut keys = [_mm256_setzero_ps(); S];
+        for s in 0..S {
+            keys[s] = load_f32(&k[s][i]);
+        }
+        for n in 0..N {
+            let value = _mm256_set1_ps(q[n][i]);
+            for s in 0..S {
+                sums[n][s] = _mm256_fmadd_ps(value, keys[s], sums[n][s]);
+            }
+        }
+    }
+    for n in 0..N {
+        for (sums, out) in sums[n].iter().zip(out[n][start..].chunks_mut(KEYS)) {
+            if let Ok(out) = out.try_into() {
+                store_f32(*sums, out);
+            } else {
+                out.copy_from_slice(&lanes_f32(*sums)[..out.len()]);
+            }
+        }
+    }
+}
+
+/// `V` vectors of each output are added up at once.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn mix<const N: usize, const V: usize, T>(
+    weights: [&[f32]; N],
+    values: &Strided<'_, T>,
+    out: &mut [&mut [f32]],
+    load: impl Fn(&[T; 8]) -> __m256,
+    single: impl Fn(&T) -> f32,
+) {
+    let (len, count) = (out[0].len(), weights[0].len());
+    // Cut to one length before the loop, they are looked up in it without checks.
+    let mut factors = [[].as_slice(); N];
+    for n in 0..N {
+        factors[n] = &weights[n][..count];
+    }
+    let whole = len / (8 * V) * (8 * V);
+    for first in (0..whole).step_by(8 * V) {
+        let mut lanes = [[_mm256_setzero_ps(); V]; N];
+        for n in 0..N {
+            for (lanes, out) in lanes[n].iter_mut().zip(out[n][first..].as_chunks::<8>().0) {
+                *lanes = load_f32(out);
+            }
+        }
+        for j in 0..count {
+            let row = values.row(j, len)[first..first + 8 * V].as_chunks::<8>().0;
+            for v in 0..V {
+                let value = load(&row[v]);
+                for n in 0..N {
+                    lanes[n][v] =
+                        _mm256_fmadd_ps(_mm256_set1_ps(weights[n][j]), value, lanes[n][v]);
+                }
+            }
+        }
+        for n in 0..N {
+            for (lanes, out) in lanes[n].iter().zip(out[n][first..].as_chunks_mut::<8>().0) {
+                store_f32(*lanes, out);
+            }
         }
     }
     if whole < len {
-        for (j, (&a, &b)) in weights[0].iter().zip(weights[1]).enumerate() {
+        for j in 0..count {
             let row = &values.row(j, len)[whole..];
-            axpy(a, row, a_rest, &load, &single);
-            axpy(b, row, b_rest, &load, &single);
+            for n in 0..N {
+                axpy(factors[n][j], row, &mut out[n][whole..], &load, &single);
+            }
         }
     }
 }

@@ -39,16 +39,15 @@ macro_rules! entry {
 pub(super) const KERNELS: Kernels = Kernels {
     isa: Isa::Avx2,
     dot: entry!(plain::dot, a, b),
+    scores: entry!(attention::scores, queries, strips, out),
     f16_cache: CacheKernels {
-        dot: entry!(attention::f16_dot, query, key),
         axpy: entry!(attention::f16_axpy, scale, x, out),
-        dots: entry!(attention::f16_dots, queries, keys, out),
+        turn: entry!(attention::f16_turn, keys, count, len, strips),
         mix: entry!(attention::f16_mix, weights, values, out),
     },
     f32_cache: CacheKernels {
-        dot: entry!(attention::f32_dot, query, key),
         axpy: entry!(attention::f32_axpy, scale, x, out),
-        dots: entry!(attention::f32_dots, queries, keys, out),
+        turn: entry!(attention::f32_turn, keys, count, len, strips),
         mix: entry!(attention::f32_mix, weights, values, out),
     },
     exp_from: entry!(exponential::exp_from, x, shift),

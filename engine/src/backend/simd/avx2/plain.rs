@@ -28,7 +28,7 @@ pub(in super::super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// Sum of products of `a`, eight elements of which `load` widens at once and one `single`, with `b`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn plain_dot<T>(
+fn plain_dot<T>(
     a: &[T],
     b: &[f32],
     load: impl Fn(&[T; 8]) -> __m256,
