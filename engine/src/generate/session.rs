@@ -13,7 +13,7 @@ use crate::probe::NoProbe;
 use crate::text::{PreparedTokens, StopMatcher, StreamDecoder, Tokenizer};
 
 /// Prompt tokens between two [`Event::Prompt`]s.
-const PROMPT_STEP: usize = 128;
+const PROMPT_STEP: usize = 256;
 /// Most alternatives per step.
 const LOGPROBS_MAX: usize = 100;
 

@@ -32,7 +32,7 @@ pub struct LmOptions {
 
 impl Default for LmOptions {
     fn default() -> Self {
-        Self { context: None, chunk: 128, cache_type: CacheType::default(), sequences: 1 }
+        Self { context: None, chunk: 256, cache_type: CacheType::default(), sequences: 1 }
     }
 }
 
