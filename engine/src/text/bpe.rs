@@ -18,6 +18,7 @@ use tokenizers::{
 };
 
 use super::added::{AddedTokens, Recognise};
+use super::tokenizer::side_by_side;
 use crate::error::{Code, Error, Result};
 
 /// What the crate returns inside its callbacks.
@@ -51,7 +52,12 @@ pub(super) struct BpeRules {
 
 /// Builds the merge model from checked parts.
 pub(super) fn build_model(vocab: Vocab, merges: Merges, rules: BpeRules) -> Result<BPE> {
-    check_merges(&vocab, &merges)?;
+    let (first, second) = merges.split_at(merges.len() / 2);
+    let (first, second) = side_by_side(
+        || check_merges(&vocab, first, 0),
+        || check_merges(&vocab, second, merges.len() / 2),
+    );
+    first.and(second)?;
     contain("model", move || {
         let mut builder = BPE::builder()
             .vocab_and_merges(vocab, merges)
@@ -65,10 +71,10 @@ pub(super) fn build_model(vocab: Vocab, merges: Merges, rules: BpeRules) -> Resu
     })
 }
 
-/// Every merge joins two entries into a third: the crate panics or errs late on some that do not.
-fn check_merges(vocab: &Vocab, merges: &Merges) -> Result<()> {
+/// Every merge, from number `first`, joins two entries into a third: the crate panics or errs late on some that do not.
+fn check_merges(vocab: &Vocab, merges: &[(String, String)], first: usize) -> Result<()> {
     let mut joined = String::new();
-    for (index, (left, right)) in merges.iter().enumerate() {
+    for (index, (left, right)) in (first..).zip(merges) {
         joined.clear();
         joined.push_str(left);
         joined.push_str(right);

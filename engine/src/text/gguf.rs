@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tokenizers::models::bpe::Vocab;
+use tokenizers::models::bpe::{Merges, Vocab};
 
 use super::added::AddedToken;
 use super::bpe::{Bpe, BpeRules, PreType, build_model};
 use super::json::split_merge;
 use super::pieces::{Kind, PieceTable, byte_level_text, char_of_byte, parse_byte_token};
 use super::spm::{SPACE, Spm};
-use super::tokenizer::{check_token_len, invalid};
+use super::tokenizer::{check_token_len, invalid, side_by_side};
 use super::vocab::GgufVocab;
 use crate::error::Result;
 
@@ -116,20 +116,10 @@ pub(super) fn pieces(
     Ok(table)
 }
 
-/// Byte-level BPE out of a GGUF vocabulary.
-pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
-    let pre = PreType::named(vocab.pre)?;
-    let (normalizer, pre_tokenizer) = pre.parts()?;
-    let mut merges = Vec::with_capacity(vocab.merges.len().min(4096));
-    for (index, merge) in vocab.merges.iter().enumerate() {
-        let (left, right) = split_merge(merge).ok_or_else(|| {
-            let field = format!("tokenizer.ggml.merges[{index}]");
-            invalid(&field).expected("two tokens and one space").found(merge)
-        })?;
-        merges.push((left.to_owned(), right.to_owned()));
-    }
+/// The normal tokens and their ids.
+fn entries(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Vocab> {
+    let mut entries = Vocab::with_capacity(vocab.tokens.len());
     let normal = |id: usize| kinds.get(id) == Some(&Kind::Normal);
-    let mut entries = Vocab::default();
     for (id, token) in vocab.tokens.iter().enumerate().filter(|(id, _)| normal(*id)) {
         if let Some(first) = entries.insert((*token).to_owned(), id as u32) {
             let field = format!("tokenizer.ggml.tokens[{id}]");
@@ -137,6 +127,27 @@ pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
             return Err(invalid(&field).expected("each token once").found(found));
         }
     }
+    Ok(entries)
+}
+
+/// The pairs of tokens that are merged, the first ones first.
+fn merges(vocab: &GgufVocab<'_>) -> Result<Merges> {
+    let pair = |(index, merge): (usize, &&str)| {
+        let (left, right) = split_merge(merge).ok_or_else(|| {
+            let field = format!("tokenizer.ggml.merges[{index}]");
+            invalid(&field).expected("two tokens and one space").found(merge)
+        })?;
+        Ok((left.to_owned(), right.to_owned()))
+    };
+    vocab.merges.iter().enumerate().map(pair).collect()
+}
+
+/// Byte-level BPE out of a GGUF vocabulary.
+pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
+    let pre = PreType::named(vocab.pre)?;
+    let (normalizer, pre_tokenizer) = pre.parts()?;
+    let (entries, merges) = side_by_side(|| entries(vocab, kinds), || merges(vocab));
+    let (entries, merges) = (entries?, merges?);
     let missing =
         (0..=255).map(char_of_byte).find(|c| !entries.contains_key(c.to_string().as_str()));
     if let Some(character) = missing {

@@ -79,7 +79,10 @@ pub struct Tokenizer {
 
 /// What both return. The second runs on a thread of its own where one can be had: vocabularies have a hundred thousand entries
 /// and more.
-fn side_by_side<A, B: Send>(first: impl FnOnce() -> A, second: impl Fn() -> B + Sync) -> (A, B) {
+pub(super) fn side_by_side<A, B: Send>(
+    first: impl FnOnce() -> A,
+    second: impl Fn() -> B + Sync,
+) -> (A, B) {
     std::thread::scope(|scope| {
         let Ok(other) = std::thread::Builder::new().spawn_scoped(scope, &second) else {
             return (first(), second());
