@@ -203,13 +203,14 @@ fn mix<const N: usize, const V: usize, T>(
                 *lanes = load_f32(out);
             }
         }
-        for j in 0..count {
-            let row = values.row(j, len)[first..first + 8 * V].as_chunks::<8>().0;
+        let rows = values.values[first..].chunks(values.stride).take(count);
+        for (j, row) in rows.enumerate() {
+            let row = &row.as_chunks::<8>().0[..V];
             for v in 0..V {
                 let value = load(&row[v]);
                 for n in 0..N {
-                    lanes[n][v] =
-                        _mm256_fmadd_ps(_mm256_set1_ps(weights[n][j]), value, lanes[n][v]);
+                    let factor = _mm256_set1_ps(factors[n][j]);
+                    lanes[n][v] = _mm256_fmadd_ps(factor, value, lanes[n][v]);
                 }
             }
         }
@@ -220,10 +221,9 @@ fn mix<const N: usize, const V: usize, T>(
         }
     }
     if whole < len {
-        for j in 0..count {
-            let row = &values.row(j, len)[whole..];
-            for n in 0..N {
-                axpy(factors[n][j], row, &mut out[n][whole..], &load, &single);
+        for (weights, out) in factors.into_iter().zip(out) {
+            for (j, &weight) in weights.iter().enumerate() {
+                axpy(weight, &values.row(j, len)[whole..], &mut out[whole..], &load, &single);
             }
         }
     }
