@@ -18,7 +18,7 @@ use tokenizers::{
 };
 
 use super::added::{AddedTokens, Recognise};
-use super::tokenizer::side_by_side;
+use super::side_by_side::side_by_side;
 use crate::error::{Code, Error, Result};
 
 /// What the crate returns inside its callbacks.
@@ -54,6 +54,7 @@ pub(super) struct BpeRules {
 pub(super) fn build_model(vocab: Vocab, merges: Merges, rules: BpeRules) -> Result<BPE> {
     let (first, second) = merges.split_at(merges.len() / 2);
     let (first, second) = side_by_side(
+        merges.len(),
         || check_merges(&vocab, first, 0),
         || check_merges(&vocab, second, merges.len() / 2),
     );

@@ -11,8 +11,9 @@ use super::added::AddedToken;
 use super::bpe::{Bpe, BpeRules, PreType, build_model};
 use super::json::split_merge;
 use super::pieces::{Kind, PieceTable, byte_level_text, char_of_byte, parse_byte_token};
+use super::side_by_side::side_by_side;
 use super::spm::{SPACE, Spm};
-use super::tokenizer::{check_token_len, invalid, side_by_side};
+use super::tokenizer::{check_token_len, invalid};
 use super::vocab::GgufVocab;
 use crate::error::Result;
 
@@ -146,7 +147,8 @@ fn merges(vocab: &GgufVocab<'_>) -> Result<Merges> {
 pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
     let pre = PreType::named(vocab.pre)?;
     let (normalizer, pre_tokenizer) = pre.parts()?;
-    let (entries, merges) = side_by_side(|| entries(vocab, kinds), || merges(vocab));
+    let (entries, merges) =
+        side_by_side(vocab.tokens.len(), || entries(vocab, kinds), || merges(vocab));
     let (entries, merges) = (entries?, merges?);
     let missing =
         (0..=255).map(char_of_byte).find(|c| !entries.contains_key(c.to_string().as_str()));

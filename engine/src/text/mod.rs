@@ -12,6 +12,7 @@ mod gguf;
 mod json;
 mod pieces;
 mod rebuild;
+mod side_by_side;
 mod spm;
 mod stream;
 mod template;

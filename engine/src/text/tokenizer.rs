@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use super::added::{AddedToken, AddedTokens, Recognise};
 use super::bpe::{Added, Bpe, PreType};
 use super::pieces::{Kind, PieceTable, byte_level_text, char_of_byte, parse_byte_token};
+use super::side_by_side::side_by_side;
 use super::spm::{SPACE, Spm};
 use super::vocab::GgufVocab;
 use super::{gguf, json};
@@ -75,21 +76,6 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     strips_leading_space: bool,
-}
-
-/// What both return. The second runs on a thread of its own where one can be had: vocabularies have a hundred thousand entries
-/// and more.
-pub(super) fn side_by_side<A, B: Send>(
-    first: impl FnOnce() -> A,
-    second: impl Fn() -> B + Sync,
-) -> (A, B) {
-    std::thread::scope(|scope| {
-        let Ok(other) = std::thread::Builder::new().spawn_scoped(scope, &second) else {
-            return (first(), second());
-        };
-        let first = first();
-        (first, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })
 }
 
 pub(super) fn invalid(field: &str) -> Error {
@@ -176,8 +162,9 @@ impl Tokenizer {
             let space_prefix = vocab.add_space_prefix.unwrap_or(true);
             gguf::spm(vocab, &kinds).map(|spm| Engine::Spm { spm: Box::new(spm), space_prefix })
         };
-        let (engine, pieces) =
-            side_by_side(build_engine, || gguf::pieces(vocab, &kinds, byte_level));
+        let (engine, pieces) = side_by_side(vocab.tokens.len(), build_engine, || {
+            gguf::pieces(vocab, &kinds, byte_level)
+        });
         let mut tokenizer = Self {
             engine: engine?,
             raw: AddedTokens::new(list)?,
