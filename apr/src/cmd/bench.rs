@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use apr_engine::backend::Device;
+use apr_engine::backend::simd::{Isa, Kernels};
 use apr_engine::model::{LmOptions, Model};
 use apr_engine::{Code, Error};
-use apr_harness::bench::{self, Bench, Opened, Options, Ratio, Watch};
+use apr_harness::bench::{self, Bench, Opened, Options, Processor, Ratio, Watch};
 use apr_harness::provenance;
 use apr_harness::report::bench as text;
 use schemars::JsonSchema;
@@ -155,9 +156,12 @@ fn options(args: &BenchArgs, room: usize, device: &Device) -> Options {
         tokens: asked(args.tokens, TOKENS, left),
         samples: args.samples as usize,
         sequences: args.sequences as usize,
-        threads: match device {
-            Device::Scalar => Some(1),
-            Device::Simd { threads, .. } => Some(threads.unwrap_or_else(processors)),
+        processor: match device {
+            Device::Scalar => Some(Processor { threads: 1, isa: Isa::Portable }),
+            Device::Simd { isa, threads } => Some(Processor {
+                threads: threads.unwrap_or_else(processors),
+                isa: isa.unwrap_or_else(|| Kernels::best().isa()),
+            }),
             Device::Cuda(_) => None,
         },
     }

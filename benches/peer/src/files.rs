@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use apr_engine::Dtype;
+use apr_engine::backend::simd::Kernels;
 use apr_engine::model::Model;
 use apr_harness::bench::bandwidth;
+use apr_harness::bench::compute::Work;
 use apr_harness::timer::Clock;
 
 use crate::answers;
@@ -59,8 +61,16 @@ pub fn judged(
     let theirs: Vec<&Open<'_>> = settings.iter().map(|open| &**open).collect();
     let bound = answers::bound(&dtypes);
     let exact = || Ours::exact(&model, room).map(|side| Box::new(side) as Box<dyn Side>);
-    let contest =
-        Contest { ours: open, theirs: &theirs, exact: &exact, weights: &weights, threads, bound };
+    let contest = Contest {
+        ours: open,
+        theirs: &theirs,
+        exact: &exact,
+        weights: &weights,
+        work: Work::of_prompt(&model, options.prompt),
+        threads,
+        isa: Kernels::best().isa(),
+        bound,
+    };
     let before = Ticks::now();
     let outcome = measure(&contest, options, clock)?;
     let elsewhere = Ticks::now().zip(before).and_then(|(now, before)| now.others_since(before));

@@ -8,6 +8,7 @@ pub mod built;
 pub mod elsewhere;
 pub mod failure;
 pub mod files;
+pub mod limits;
 pub mod llama;
 pub mod measure;
 pub mod quantize;

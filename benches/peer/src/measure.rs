@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use apr_engine::backend::simd::Isa;
 use apr_engine::generate::greedy;
+use apr_harness::bench::compute::{self, Work};
 use apr_harness::bench::{Ratio, bandwidth, script};
-use apr_harness::stats::median;
 use apr_harness::timer::Clock;
 use serde::Serialize;
 
 use crate::answers::{self, Answers, Sides, compare};
 use crate::failure::{Failure, Result};
+use crate::limits::{Compute, Limits, Memory, Round};
 use crate::side::{Open, Side};
 use crate::turns::{Quartiles, Turn, Turns};
 
@@ -74,8 +76,12 @@ pub struct Contest<'a> {
     pub exact: &'a Open<'a>,
     /// The bytes that a token reads.
     pub weights: &'a [&'a [u8]],
-    /// Threads that read them for comparison.
+    /// What the long prompt multiplies.
+    pub work: Work,
+    /// Threads that read and multiply for comparison.
     pub threads: usize,
+    /// The instruction set in use.
+    pub isa: Isa,
     /// See [`answers::bound`].
     pub bound: f64,
 }
@@ -103,19 +109,6 @@ pub struct Compared {
     pub ratio: Ratio,
 }
 
-/// Decoding against reading the same bytes by a plain loop, in the same round.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Memory {
-    /// Bytes of weights that a token reads.
-    pub bytes_per_token: u64,
-    /// Bytes per second of the loop.
-    pub read: Quartiles,
-    /// Our share of it.
-    pub ours: Quartiles,
-    /// Theirs.
-    pub theirs: Quartiles,
-}
-
 /// A setting of the other side in the trial that chose among them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trial {
@@ -140,6 +133,8 @@ pub struct Outcome {
     pub compared: Vec<Compared>,
     /// Decoding against memory.
     pub memory: Option<Memory>,
+    /// Reading a prompt against multiplying.
+    pub compute: Option<Compute>,
 }
 
 /// Runs of the trial for each setting and measure.
@@ -172,17 +167,19 @@ pub fn measure(contest: &Contest<'_>, options: &Options, clock: Clock<'_>) -> Re
         trial: Vec::new(),
         compared: Vec::new(),
         memory: None,
+        compute: None,
     };
     if outcome.fault.is_some() {
         return Ok(outcome);
     }
     let (trial, chosen) = arena.choose()?;
     outcome.trial = trial;
-    let (turns, memory) = arena.rounds(chosen)?;
+    let (turns, limits) = arena.rounds(chosen)?;
     outcome.fault = arena.changed.take();
     if outcome.fault.is_none() {
         outcome.compared = arena.compared(&turns, chosen);
-        outcome.memory = memory;
+        outcome.memory = limits.memory(contest);
+        outcome.compute = limits.compute(contest);
     }
     Ok(outcome)
 }
@@ -253,43 +250,43 @@ impl<'a> Arena<'a> {
         Ok((trial, chosen))
     }
 
-    /// All rounds, with memory read before, amid and behind the decoding of each.
-    fn rounds(&mut self, chosen: [usize; 4]) -> Result<([Turns; 4], Option<Memory>)> {
+    /// All rounds, with what limits a measure looked at before, amid and behind it.
+    fn rounds(&mut self, chosen: [usize; 4]) -> Result<([Turns; 4], Limits)> {
         let mut turns: [Turns; 4] = std::array::from_fn(|_| Turns::default());
-        let (mut reads, mut shares) = (Vec::new(), [Vec::new(), Vec::new()]);
-        let bytes: usize = self.contest.weights.iter().map(|bytes| bytes.len()).sum();
+        let mut limits = Limits::default();
         for _ in 0..self.options.rounds {
-            let mut here = Vec::new();
+            let mut round = Round::default();
             for ((measure, turns), peer) in Measure::ALL.into_iter().zip(&mut turns).zip(chosen) {
                 let mut runs = 0;
                 turns.round(|turn| {
-                    if measure == Measure::Decode && runs % 2 == 0 {
-                        here.push(self.read());
+                    if runs % 2 == 0 {
+                        self.look(measure, &mut round)?;
                     }
                     runs += 1;
                     self.time(measure, turn, peer)
                 })?;
+                self.look(measure, &mut round)?;
             }
-            here.push(self.read());
-            let Some(read) = median(&here) else { continue };
-            let [.., decode] = &turns;
-            for (shares, times) in shares.iter_mut().zip([&decode.ours, &decode.theirs]) {
-                let latest = &times[times.len() - 2..];
-                shares.extend(latest.iter().map(|time| read * self.options.decode as f64 / time));
-            }
-            reads.extend(here.iter().map(|read| bytes as f64 / (read / 1e9)));
+            let [_, prefill, _, decode] = &turns;
+            limits.add(self.contest, &round, prefill, (decode, self.options.decode));
         }
-        let [ours, theirs] = shares.map(Quartiles::of);
-        let memory = Quartiles::of(reads).zip(ours.zip(theirs)).map(|(read, (ours, theirs))| {
-            Memory { bytes_per_token: bytes as u64, read, ours, theirs }
-        });
-        Ok((turns, memory))
+        Ok((turns, limits))
     }
 
-    /// Nanoseconds of reading the weights once.
-    fn read(&self) -> f64 {
-        std::thread::sleep(self.options.settle);
-        bandwidth::read(self.contest.weights, self.contest.threads, self.clock) as f64
+    /// Looks at what limits `measure`.
+    fn look(&self, measure: Measure, round: &mut Round) -> Result<()> {
+        let Contest { weights, isa, threads, .. } = *self.contest;
+        if matches!(measure, Measure::Prefill | Measure::Decode) {
+            std::thread::sleep(self.options.settle);
+        }
+        match measure {
+            Measure::Prefill => round.rates.push(compute::rates(isa, threads, self.clock)?),
+            Measure::Decode => {
+                round.reads.push(bandwidth::read(weights, threads, self.clock) as f64)
+            }
+            Measure::Load | Measure::FirstToken => {}
+        }
+        Ok(())
     }
 
     /// Nanoseconds of one run.

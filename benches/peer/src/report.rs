@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use apr_harness::bench::compute::Work;
 use apr_harness::bench::{Outcome as Follows, Ratio};
 use apr_harness::report::escape::visible;
 use serde::Serialize;
 
 use crate::answers::Answers;
-use crate::measure::{Compared, Measure, Memory, Options, Outcome};
+use crate::limits::{Compute, Memory};
+use crate::measure::{Compared, Measure, Options, Outcome};
 use crate::turns::Quartiles;
 
 /// Everything that was measured, and where.
@@ -183,9 +185,10 @@ impl Row {
     }
 }
 
-/// Name, ours, theirs, their setting, ratio: a line for each measure, and one for memory.
+/// Name, ours, theirs, their setting, ratio: a line for each measure, and one for each of their limits.
 fn lines(outcome: &Outcome) -> Vec<[String; 5]> {
     let mut lines: Vec<[String; 5]> = outcome.compared.iter().map(line).collect();
+    lines.extend(outcome.compute.as_ref().map(compute));
     lines.extend(outcome.memory.as_ref().map(memory));
     lines
 }
@@ -213,16 +216,6 @@ fn line(compared: &Compared) -> [String; 5] {
 }
 
 fn memory(memory: &Memory) -> [String; 5] {
-    let share = |share: Quartiles| {
-        let Quartiles { lower, median, upper } = share;
-        format!("{:.0} % ({:.0}-{:.0})", 100.0 * median, 100.0 * lower, 100.0 * upper)
-    };
-    let gigabytes = |rate: f64| rate / 1e9;
-    let read = Quartiles {
-        lower: gigabytes(memory.read.lower),
-        median: gigabytes(memory.read.median),
-        upper: gigabytes(memory.read.upper),
-    };
     [
         "memory".to_owned(),
         share(memory.ours),
@@ -230,10 +223,34 @@ fn memory(memory: &Memory) -> [String; 5] {
         String::new(),
         format!(
             "of {} GB/s, {:.1} MB per token",
-            figure(read),
+            figure(billions(memory.read)),
             memory.bytes_per_token as f64 / 1e6
         ),
     ]
+}
+
+fn compute(compute: &Compute) -> [String; 5] {
+    let Work { bytes, floats } = compute.multiply_adds;
+    // Packed weights are multiplied as bytes, plain ones and attention as floats.
+    let parts = [(bytes, compute.bytes, "bytes"), (floats, compute.floats, "floats")];
+    let told = parts.into_iter().filter(|(count, ..)| *count > 0).map(|(count, rate, name)| {
+        format!("{:.1} G {name} at {} G/s", count as f64 / 1e9, figure(billions(rate)))
+    });
+    [
+        "compute".to_owned(),
+        share(compute.ours),
+        share(compute.theirs),
+        String::new(),
+        format!("of {}", told.collect::<Vec<_>>().join(", ")),
+    ]
+}
+
+fn share(Quartiles { lower, median, upper }: Quartiles) -> String {
+    format!("{:.0} % ({:.0}-{:.0})", 100.0 * median, 100.0 * lower, 100.0 * upper)
+}
+
+fn billions(Quartiles { lower, median, upper }: Quartiles) -> Quartiles {
+    Quartiles { lower: lower / 1e9, median: median / 1e9, upper: upper / 1e9 }
 }
 
 fn figure(Quartiles { lower, median, upper }: Quartiles) -> String {

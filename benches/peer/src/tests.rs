@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use apr_engine::Dtype;
+use apr_engine::backend::simd::Isa;
+use apr_harness::bench::compute::Work;
 
 use crate::answers::{
     self, BOUND_BF16, BOUND_PLAIN, BOUND_QUANTISED, Parting, Sides, compare, hash,
@@ -111,7 +113,9 @@ fn contest(
         theirs: &theirs,
         exact: &exact,
         weights: &weights,
+        work: Work { bytes: 1000, floats: 50 },
         threads: 1,
+        isa: Isa::Portable,
         bound: BOUND_QUANTISED,
     };
     let clock = || {
@@ -158,6 +162,9 @@ fn twice_the_speed_is_told_as_such_at_every_measure() {
     let memory = outcome.memory.unwrap();
     assert_eq!(memory.bytes_per_token, 64);
     assert!((memory.ours.median / memory.theirs.median - 2.0).abs() < 0.05, "{memory:?}");
+    let compute = outcome.compute.unwrap();
+    assert_eq!(compute.multiply_adds, Work { bytes: 1000, floats: 50 });
+    assert!((compute.ours.median / compute.theirs.median - 2.0).abs() < 0.05, "{compute:?}");
 }
 
 #[test]
@@ -191,7 +198,8 @@ fn wrong_logits_leave_nothing_to_compare() {
         let (outcome, _) = contest(alter, &[("llama.cpp (repack)", 200)]);
         let fault = outcome.fault.clone().expect("a fault");
         assert!(fault.contains("NMSE"), "{fault}");
-        assert!(outcome.compared.is_empty() && outcome.memory.is_none());
+        assert!(outcome.compared.is_empty());
+        assert!(outcome.memory.is_none() && outcome.compute.is_none());
         let report = report(outcome);
         assert!(!report.comparable());
         assert!(report.markdown().contains("**answers differ, not comparable**"));
@@ -327,7 +335,8 @@ fn a_report_names_what_one_needs_to_repeat_it() {
     }
     // What a file is called cannot break the table.
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| a")).collect();
-    assert_eq!(rows.len(), Measure::ALL.len() + 1, "{text}");
+    // One for each limit: multiplying and memory.
+    assert_eq!(rows.len(), Measure::ALL.len() + 2, "{text}");
     assert!(rows.iter().all(|row| row.replace("\\|", "").matches('|').count() == 8), "{text}");
     assert!(rows[3].contains("decode, tok/s") && rows[3].contains("no repack"), "{text}");
     let table = report.rows[0].text();

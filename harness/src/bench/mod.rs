@@ -5,6 +5,7 @@
 //! token has to read. A series that varies too much is measured again and otherwise said to be rejected (see [`series`]).
 
 pub mod bandwidth;
+pub mod compute;
 mod pairs;
 pub mod series;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod together;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use apr_engine::backend::simd::Isa;
 use apr_engine::generate::greedy;
 use apr_engine::model::{Lm, Model, Want};
 use apr_engine::probe::{NoProbe, Op};
@@ -26,13 +28,14 @@ use crate::stats::{Plan, SplitMix};
 use crate::timer::{Clock, Timer};
 
 pub use bandwidth::Roofline;
+pub use compute::ComputeRoof;
 pub use pairs::{Outcome, Ratio, against, programs};
 pub use series::Series;
 pub use together::Together;
 
 /// Tokens that are decoded before any is timed.
 pub const WARM_UP: usize = 10;
-/// Readings of memory beside a round of decoding.
+/// Readings of memory beside a round of decoding, and of multiplying on either side of the long prompt.
 const READS: usize = 5;
 /// Tokens whose operations are timed.
 const TIMED: usize = 32;
@@ -50,8 +53,17 @@ pub struct Options {
     pub samples: usize,
     /// Sequences that are decoded together; 1 leaves that out.
     pub sequences: usize,
-    /// Threads that read memory for comparison; none for a device with memory of its own.
-    pub threads: Option<usize>,
+    /// What reads memory and multiplies for comparison; none for a device with memory of its own.
+    pub processor: Option<Processor>,
+}
+
+/// The share of the processor that the model runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// Threads.
+    pub threads: usize,
+    /// The instruction set in use.
+    pub isa: Isa,
 }
 
 impl Options {
@@ -114,6 +126,8 @@ pub struct Bench {
     pub together: Option<Together>,
     /// Decoding against memory.
     pub roofline: Option<Roofline>,
+    /// The long prompt against multiplying.
+    pub compute: Option<ComputeRoof>,
     /// Decoding by operation.
     pub breakdown: Breakdown,
     /// The smallest slowdown of decoding that the noise of this run lets one find, as a share; see
@@ -179,9 +193,9 @@ pub fn measure(
     let longest = options.prompt.max(options.first) + WARM_UP + options.tokens + 1;
     let ids = script(lm.config().vocab, longest);
     let (prompt, first) = (&ids[..options.prompt], &ids[..options.first]);
-    let prefill = passes(lm, prompt, options.samples, watch)?;
+    let (prefill, compute) = prefill(&model, lm, prompt, options, watch)?;
     let first_token = passes(lm, first, options.samples, watch)?;
-    let tensors = options.threads.map(|threads| (bandwidth::weights(&model), threads));
+    let tensors = options.processor.map(|it| (bandwidth::weights(&model), it.threads));
     let mut reads = Vec::new();
     let (time, samples) = series(|| {
         if let Some((tensors, threads)) = &tensors {
@@ -209,6 +223,7 @@ pub fn measure(
         first_token,
         together,
         roofline,
+        compute,
         breakdown: breakdown(lm, first, watch.clock)?,
         smallest_detectable: detectable(&samples),
         cache_type: CacheTypeName(lm.cache_type()),
@@ -237,6 +252,26 @@ fn first_logits(open: &dyn Fn() -> Result<Opened>) -> Result<()> {
 pub fn script(vocab: usize, len: usize) -> Vec<u32> {
     let mut rng = SplitMix::new(0);
     (0..len).map(|_| rng.below(vocab) as u32).collect()
+}
+
+/// Reads the long prompt, with multiplying alone on either side of it.
+fn prefill(
+    model: &Model,
+    lm: &mut dyn Lm,
+    prompt: &[u32],
+    options: &Options,
+    watch: &Watch<'_>,
+) -> Result<(Phase, Option<ComputeRoof>)> {
+    let readings = || match options.processor {
+        Some(it) => (0..READS).map(|_| compute::rates(it.isa, it.threads, watch.clock)).collect(),
+        None => Ok(Vec::new()),
+    };
+    let mut rates: Vec<compute::Rates> = readings()?;
+    let phase = passes(lm, prompt, options.samples, watch)?;
+    rates.extend(readings()?);
+    let work = compute::Work::of_prompt(model, prompt.len());
+    let roof = ComputeRoof::of(work, &rates, phase.time.median_ms);
+    Ok((phase, roof))
 }
 
 /// Passes over all of `ids` at once.

@@ -6,8 +6,14 @@ use apr_engine::model::LmOptions;
 
 use super::*;
 
-const OPTIONS: Options =
-    Options { prompt: 6, first: 3, tokens: 12, samples: 2, sequences: 1, threads: Some(2) };
+const OPTIONS: Options = Options {
+    prompt: 6,
+    first: 3,
+    tokens: 12,
+    samples: 2,
+    sequences: 1,
+    processor: Some(Processor { threads: 2, isa: Isa::Portable }),
+};
 
 fn golden() -> Result<Opened> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden");
@@ -65,6 +71,25 @@ fn the_roofline_counts_the_bytes_that_a_token_reads() {
     assert!(roofline.bytes_per_token < stored + found.cache_bytes);
     let ratio = roofline.decode_bytes_per_second / roofline.read_bytes_per_second;
     assert!((roofline.fraction - ratio).abs() < 1e-12);
+}
+
+#[test]
+fn the_compute_roof_counts_every_product_of_a_prompt() {
+    let clock = ticking();
+    let found = measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap();
+    let (model, _) = golden().unwrap();
+    let config = model.config();
+    let (hidden, wide) = (config.hidden, config.intermediate);
+    let layer = 2 * hidden * (config.q_width() + config.kv_width()) + 3 * hidden * wide;
+    // Keys that six tokens see: 1 + 2 + … + 6; each costs a product for its score and one for its values.
+    let attention = 2 * 21 * config.q_width();
+    let all = config.layers * (6 * layer + attention) + config.vocab * hidden;
+    let roof = found.compute.unwrap();
+    assert_eq!(roof.multiply_adds, compute::Work { bytes: 0, floats: all as u64 });
+    assert!(roof.per_second.bytes > 0.0 && roof.per_second.floats > 0.0);
+    let floor = all as f64 / roof.per_second.floats * 1e3;
+    assert!((roof.floor_ms - floor).abs() < 1e-9 * floor);
+    assert!((roof.fraction - floor / found.prefill.time.median_ms).abs() < 1e-9);
 }
 
 /// On a clock on which every pass takes as long, four sequences in one are four times as fast.

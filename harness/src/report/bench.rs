@@ -58,6 +58,15 @@ fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
             number(roofline.bytes_per_token as f64 / 1e6),
         )?;
     }
+    if let Some(roof) = &bench.compute {
+        writeln!(
+            out,
+            "compute     {:.0} % of multiplying alone in prefill: at {} G bytes, {} G floats a second",
+            100.0 * roof.fraction,
+            number(roof.per_second.bytes / 1e9),
+            number(roof.per_second.floats / 1e9),
+        )?;
+    }
     if let Some(share) = bench.smallest_detectable {
         writeln!(out, "noise       slowdowns from {} % on could be found", number(100.0 * share))?;
     }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::activations::{Activations, Form, Q8, Q8Super};
+use super::peak::{Multiplied, Peak};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -174,6 +175,7 @@ pub struct Kernels {
     pub(super) q5_k: SuperProduct,
     pub(super) q6_k: SuperProduct,
     pub(super) statistics: BlockStatistics,
+    pub(super) peak: Peak,
 }
 
 impl fmt::Debug for Kernels {
@@ -229,6 +231,16 @@ impl Kernels {
     pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
         let len = a.len().min(b.len());
         (self.dot)(&a[..len], &b[..len])
+    }
+
+    /// Multiplies bytes for so many rounds, with nothing around it: what kernels of packed weights are held against.
+    pub fn multiply_bytes(&self, rounds: usize) -> Multiplied {
+        (self.peak.bytes)(rounds)
+    }
+
+    /// Multiplies f32 for so many rounds, with nothing around it: what kernels of plain weights are held against.
+    pub fn multiply_floats(&self, rounds: usize) -> Multiplied {
+        (self.peak.floats)(rounds)
     }
 
     /// Prepares `values`, `[rows, cols]`, for products with weights of the dtypes in `weights`.

@@ -13,6 +13,7 @@ mod avx512;
 mod elementwise;
 pub mod kernels;
 mod parts;
+mod peak;
 mod pool;
 mod portable;
 mod product;
@@ -34,6 +35,7 @@ use pool::Pool;
 pub use activations::Activations;
 use kernels::QUERIES;
 pub use kernels::{Isa, Kernels};
+pub use peak::Multiplied;
 
 /// The fast CPU backend.
 #[derive(Debug)]

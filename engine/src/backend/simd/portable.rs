@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use super::activations::{Q8, Q8Row, Q8Super, Q8SuperRow, per_step};
 use super::kernels::{CacheKernels, Columns, Isa, KEYS, Kernels, Strided};
 use super::parts::{Small, Super};
+use super::peak;
 use super::statistics::portable_statistics;
 use crate::quant::{self, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, SUPER};
 
@@ -41,6 +42,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     q5_k: super_product::<Q5K>,
     q6_k: super_product::<Q6K>,
     statistics: portable_statistics,
+    peak: peak::PORTABLE,
 };
 
 const LANES: usize = 16;

@@ -15,6 +15,7 @@ pub(super) mod block_rows;
 pub(super) mod blocks;
 mod exponential;
 mod four_rows;
+mod peak;
 pub(super) mod plain;
 mod rounding;
 mod statistics;
@@ -23,6 +24,7 @@ pub(super) mod supers;
 pub(super) mod vector;
 
 use super::kernels::{CacheKernels, Isa, Kernels};
+use super::peak::Peak;
 
 /// A table entry: the call is sound because tables are handed out on machines with the features only.
 macro_rules! entry {
@@ -68,4 +70,5 @@ pub(super) const KERNELS: Kernels = Kernels {
     q5_k: entry!(supers::q5_k_product, bytes, acts, out),
     q6_k: entry!(supers::q6_k_product, bytes, acts, out),
     statistics: entry!(statistics::statistics, dtype, bytes),
+    peak: Peak { bytes: entry!(peak::bytes, rounds), floats: entry!(peak::floats, rounds) },
 };

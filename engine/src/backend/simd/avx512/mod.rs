@@ -7,6 +7,7 @@
 
 mod block_panel;
 mod blocks;
+mod peak;
 mod plain;
 mod super_panel;
 mod supers;
@@ -16,6 +17,7 @@ mod vector;
 
 use super::avx2;
 use super::kernels::{Isa, Kernels};
+use super::peak::Peak;
 
 /// A table entry: the call is sound because tables are handed out on machines with the features only.
 macro_rules! entry {
@@ -33,6 +35,7 @@ pub(super) const KERNELS: Kernels = Kernels {
     f32: entry!(plain::f32_product, bytes, stride, x, out),
     f16: entry!(plain::f16_product, bytes, stride, x, out),
     bf16: entry!(plain::bf16_product, bytes, stride, x, out),
+    peak: Peak { bytes: entry!(peak::bytes, rounds), floats: entry!(peak::floats, rounds) },
     ..avx2::KERNELS
 };
 
@@ -50,5 +53,6 @@ pub(super) const VNNI_KERNELS: Kernels = Kernels {
     q4_k: entry!(supers::q4_k_product, bytes, acts, out),
     q5_k: entry!(supers::q5_k_product, bytes, acts, out),
     q6_k: entry!(supers::q6_k_product, bytes, acts, out),
+    peak: Peak { bytes: entry!(peak::vnni_bytes, rounds), ..KERNELS.peak },
     ..KERNELS
 };
