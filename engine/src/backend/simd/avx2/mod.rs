@@ -19,6 +19,7 @@ mod peak;
 pub(super) mod plain;
 mod rounding;
 mod statistics;
+pub(super) mod sums;
 pub(super) mod super_panel;
 pub(super) mod supers;
 pub(super) mod vector;

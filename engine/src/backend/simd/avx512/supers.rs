@@ -9,9 +9,10 @@ use std::arch::x86_64::*;
 
 use super::super::activations::{Q8Super, Q8SuperRow};
 use super::super::avx2::block_panel::{MANY, ROWS};
+use super::super::avx2::sums::Sums;
 use super::super::avx2::super_panel::SuperPanel;
 use super::super::avx2::supers::{
-    Sums, eight_minimums, q2_k_step, q2_k_unpack, q3_k_step, q3_k_unpack, q4_k_unpack, q5_k_unpack,
+    eight_minimums, q2_k_step, q2_k_unpack, q3_k_step, q3_k_unpack, q4_k_unpack, q5_k_unpack,
     q6_k_unpack, super_product,
 };
 use super::super::avx2::vector::{load_half, load_i16, load_u8, prefetch, prefetch_at};
