@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 cargo test --workspace --lib --locked --no-run
 tests=$(cargo test --workspace --lib --locked --no-run 2>&1 | grep -o 'target/debug/deps/apr_engine-[0-9a-f]*')
-filter=(avx512 simd::tests simd::attention_tests)
+filter=(avx512 simd::tests simd::attention_tests simd::peak)
 
 if grep -q avx512_vnni /proc/cpuinfo; then
     "$tests" "${filter[@]}"

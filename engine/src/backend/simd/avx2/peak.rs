@@ -30,16 +30,10 @@ pub(super) fn bytes(rounds: usize) -> Multiplied {
             }
         }
     }
-    // Looked up by number and never as a slice, sums stay in registers.
-    let mut sum = 0;
-    for w in 0..WEIGHTS {
-        for t in 0..2 {
-            sum += lanes_i16(sums[w][t])
-                .map(|word| u64::from(word.cast_unsigned()))
-                .iter()
-                .sum::<u64>();
-        }
-    }
+    // Taken by value, never as a slice, sums stay in registers.
+    let words = sums.map(|sums| sums.map(|words| lanes_i16(words)));
+    let words = words.as_flattened().as_flattened().iter();
+    let sum = words.map(|word| u64::from(word.cast_unsigned())).sum();
     Multiplied { count: (rounds * VECTORS * WEIGHTS * 32) as u64, sum }
 }
 
@@ -61,11 +55,7 @@ pub(super) fn floats(rounds: usize) -> Multiplied {
             }
         }
     }
-    let mut total = 0.0;
-    for w in 0..WEIGHTS {
-        for t in 0..6 {
-            total += sum(sums[w][t]);
-        }
-    }
+    let sums = sums.map(|sums| sums.map(|lanes| sum(lanes)));
+    let total: f32 = sums.as_flattened().iter().sum();
     Multiplied { count: (rounds * VECTORS * WEIGHTS * 8) as u64, sum: total as u64 }
 }

@@ -40,14 +40,9 @@ fn bytes_with(
             }
         }
     }
-    // Looked up by number and never as a slice, sums stay in registers.
-    let mut total = 0;
-    for w in 0..TOGETHER {
-        for t in 0..TOGETHER {
-            total += u64::from(sum(sums[w][t]).cast_unsigned());
-        }
-    }
-    Multiplied { count: count(rounds, 64), sum: total }
+    // Taken by value, never as a slice, sums stay in registers.
+    let sums = sums.map(|sums| sums.map(|lanes| u64::from(sum(lanes).cast_unsigned())));
+    Multiplied { count: count(rounds, 64), sum: sums.as_flattened().iter().sum() }
 }
 
 /// Bytes by bytes, summed up in 16 bits.
@@ -89,11 +84,7 @@ pub(super) fn floats(rounds: usize) -> Multiplied {
             }
         }
     }
-    let mut total = 0.0;
-    for w in 0..TOGETHER {
-        for t in 0..TOGETHER {
-            total += _mm512_reduce_add_ps(sums[w][t]);
-        }
-    }
+    let sums = sums.map(|sums| sums.map(|lanes| _mm512_reduce_add_ps(lanes)));
+    let total: f32 = sums.as_flattened().iter().sum();
     Multiplied { count: count(rounds, 16), sum: total as u64 }
 }
