@@ -76,17 +76,16 @@ impl Stored for f16 {
     }
 }
 
-fn dot<T: Stored>(a: &[f32], b: &[T]) -> f32 {
+fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     for (a, b) in a.iter().zip(b) {
-        let b = T::widen(b);
         for lane in 0..LANES {
             lanes[lane] += a[lane] * b[lane];
         }
     }
-    for (lane, (a, &b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
-        *lane += a * b.into();
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane += a * b;
     }
     reduce(lanes)
 }

@@ -20,36 +20,25 @@ const TOGETHER: usize = 3;
 /// Activation rows multiplied at once: twelve sums, three weights and a value fill the registers.
 const TOKENS: usize = 4;
 
+/// Sum of products of `a` and `b`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    plain_dot(a, b, |chunk| load_f32(chunk), |&value| value)
-}
-
-/// Sum of products of `a`, eight elements of which `load` widens at once and one `single`, with `b`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn plain_dot<T>(
-    a: &[T],
-    b: &[f32],
-    load: impl Fn(&[T; 8]) -> __m256,
-    single: impl Fn(&T) -> f32,
-) -> f32 {
     let a4 = a.as_chunks::<8>().0.as_chunks::<4>().0;
     let b4 = b.as_chunks::<8>().0.as_chunks::<4>().0;
     let mut lanes = [_mm256_setzero_ps(); 4];
     for (group, b) in a4.iter().zip(b4) {
         prefetch(group);
         for i in 0..4 {
-            lanes[i] = _mm256_fmadd_ps(load(&group[i]), load_f32(&b[i]), lanes[i]);
+            lanes[i] = _mm256_fmadd_ps(load_f32(&group[i]), load_f32(&b[i]), lanes[i]);
         }
     }
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     for (a, b) in a.as_chunks::<4>().1.iter().zip(b.as_chunks::<4>().1) {
-        lanes[0] = _mm256_fmadd_ps(load(a), load_f32(b), lanes[0]);
+        lanes[0] = _mm256_fmadd_ps(load_f32(a), load_f32(b), lanes[0]);
     }
     let mut rest = 0.0f32;
     for (a, b) in a_rest.iter().zip(b_rest) {
-        rest = single(a).mul_add(*b, rest);
+        rest = a.mul_add(*b, rest);
     }
     let lanes = _mm256_add_ps(_mm256_add_ps(lanes[0], lanes[1]), _mm256_add_ps(lanes[2], lanes[3]));
     sum(lanes) + rest
