@@ -122,7 +122,7 @@ macro_rules! block_rows {
         }
 
         #[target_feature(enable = $features)]
-        pub(super) fn $few(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
+        pub(in super::super) fn $few(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
             let stride = acts.blocks * size_of::<$block>();
             let width = bytes.len() / stride;
             apart(width, |indices: [usize; 2]| {

@@ -134,30 +134,30 @@ block_product!(
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0_quants(block: &Q4_0) -> __m256i {
+pub(in super::super) fn q4_0_quants(block: &Q4_0) -> __m256i {
     nibbles(&block.qs)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_1_quants(block: &Q4_1) -> __m256i {
+pub(in super::super) fn q4_1_quants(block: &Q4_1) -> __m256i {
     nibbles(&block.qs)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_0_quants(block: &Q5_0) -> __m256i {
+pub(in super::super) fn q5_0_quants(block: &Q5_0) -> __m256i {
     _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_1_quants(block: &Q5_1) -> __m256i {
+pub(in super::super) fn q5_1_quants(block: &Q5_1) -> __m256i {
     _mm256_or_si256(nibbles(&block.qs), fifth_bits(block.qh.get()))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0_quants(block: &Q8_0) -> __m256i {
+pub(in super::super) fn q8_0_quants(block: &Q8_0) -> __m256i {
     load_i8(&block.qs)
 }

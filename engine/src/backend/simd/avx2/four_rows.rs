@@ -15,7 +15,7 @@ use crate::quant::{self, Q8_0};
 
 /// Products of rows of `Q8_0` with few activation rows.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn q8_0_few(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
+pub(in super::super) fn q8_0_few(bytes: &[u8], acts: &Q8, out: &mut [f32]) {
     let stride = acts.blocks * size_of::<Q8_0>();
     let width = bytes.len() / stride;
     apart(width, |indices: [usize; 4]| {

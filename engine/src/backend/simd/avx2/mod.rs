@@ -14,7 +14,7 @@ pub(super) mod block_panel;
 pub(super) mod block_rows;
 pub(super) mod blocks;
 mod exponential;
-mod four_rows;
+pub(super) mod four_rows;
 mod peak;
 pub(super) mod plain;
 mod rounding;

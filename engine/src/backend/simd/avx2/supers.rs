@@ -228,7 +228,13 @@ pub(in super::super) fn q4_k_quants(block: &Q4K) -> [__m256i; 8] {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_k_step(total: &mut Sums, block: &Q4K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(in super::super) fn q4_k_step(
+    total: &mut Sums,
+    block: &Q4K,
+    x: &[i8; SUPER],
+    scale: f32,
+    x_sums: __m256i,
+) {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
     let dots = by_thirty_two(q4_k_quants(block), x, scales);
     total.add_both(dots, eight_minimums(minimums, x_sums), [block.d, block.dmin], scale);
@@ -273,7 +279,13 @@ pub(in super::super) fn q5_k_quants(block: &Q5K) -> [__m256i; 8] {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_k_step(total: &mut Sums, block: &Q5K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(in super::super) fn q5_k_step(
+    total: &mut Sums,
+    block: &Q5K,
+    x: &[i8; SUPER],
+    scale: f32,
+    x_sums: __m256i,
+) {
     let (scales, minimums) = k_scales::unpack_words(&block.scales);
     let dots = by_thirty_two(q5_k_quants(block), x, scales);
     total.add_both(dots, eight_minimums(minimums, x_sums), [block.d, block.dmin], scale);
@@ -320,7 +332,13 @@ pub(super) fn q6_k_half(block: &Q6K, half: usize) -> [__m256i; 4] {
 /// The offset of -32 leaves the sum as 32 times scales by sums of activations, still in integers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k_step(total: &mut Sums, block: &Q6K, x: &[i8; SUPER], scale: f32, x_sums: __m256i) {
+pub(in super::super) fn q6_k_step(
+    total: &mut Sums,
+    block: &Q6K,
+    x: &[i8; SUPER],
+    scale: f32,
+    x_sums: __m256i,
+) {
     let scales = _mm256_cvtepi8_epi16(load_half(&block.scales));
     let offsets = _mm256_slli_epi32::<5>(_mm256_madd_epi16(scales, x_sums));
     let dots = by_sixteen(q6_k_quants(block), x, scales);

@@ -14,6 +14,7 @@ mod supers;
 #[cfg(test)]
 mod tests;
 mod vector;
+mod without_vnni;
 
 use super::avx2;
 use super::kernels::{Isa, Kernels};
@@ -35,12 +36,21 @@ pub(super) const KERNELS: Kernels = Kernels {
     f32: entry!(plain::f32_product, bytes, stride, x, out),
     f16: entry!(plain::f16_product, bytes, stride, x, out),
     bf16: entry!(plain::bf16_product, bytes, stride, x, out),
+    q4_0: entry!(without_vnni::q4_0_product, bytes, acts, out),
+    q4_1: entry!(without_vnni::q4_1_product, bytes, acts, out),
+    q5_0: entry!(without_vnni::q5_0_product, bytes, acts, out),
+    q5_1: entry!(without_vnni::q5_1_product, bytes, acts, out),
+    q8_0: entry!(without_vnni::q8_0_product, bytes, acts, out),
+    q2_k: entry!(without_vnni::q2_k_product, bytes, acts, out),
+    q3_k: entry!(without_vnni::q3_k_product, bytes, acts, out),
+    q4_k: entry!(without_vnni::q4_k_product, bytes, acts, out),
+    q5_k: entry!(without_vnni::q5_k_product, bytes, acts, out),
+    q6_k: entry!(without_vnni::q6_k_product, bytes, acts, out),
     peak: Peak { bytes: entry!(peak::bytes, rounds), floats: entry!(peak::floats, rounds) },
     ..avx2::KERNELS
 };
 
-/// The table with VNNI, without which packed weights are multiplied as with AVX2. Only to be handed out where AVX-512 F, BW, VL
-/// and VNNI are present.
+/// The table with VNNI. Only to be handed out where AVX-512 F, BW, VL and VNNI are present.
 pub(super) const VNNI_KERNELS: Kernels = Kernels {
     isa: Isa::Avx512Vnni,
     q4_0: entry!(blocks::q4_0_product, bytes, acts, out),

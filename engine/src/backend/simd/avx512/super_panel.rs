@@ -26,6 +26,9 @@ pub(super) fn put(tile: &mut SuperTile, row: usize, block: &Unpacked) {
     tile.put_with(row, block, [first, second]);
 }
 
+/// What a panel yields for each token.
+type Sums = [__m512i; TOKENS];
+
 /// `out[n, width]`: the columns of panel `index` out of those that make up `width` weight rows. `FOURS` of products by four
 /// share a scale; `MINIMUMS` have a step of their own.
 #[inline]
@@ -37,13 +40,54 @@ pub(super) fn multiply<const FOURS: usize, const MINIMUMS: bool>(
     width: usize,
     index: usize,
 ) {
+    multiply_with::<MINIMUMS>(
+        panel,
+        acts,
+        out,
+        (width, index),
+        |tile, x| dots::<FOURS>(tile, x),
+        |tile, sums| minimums(&tile.minimums, sums),
+    );
+}
+
+/// The same without VNNI, with scales twice in their lanes. `DEPTH` fours of products, summed up, fit into sixteen bits.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl")]
+pub(super) fn multiply_in_words<const DEPTH: usize, const MINIMUMS: bool>(
+    panel: &SuperPanel,
+    acts: &Q8Super,
+    out: &mut [f32],
+    width: usize,
+    index: usize,
+) {
+    multiply_with::<MINIMUMS>(
+        panel,
+        acts,
+        out,
+        (width, index),
+        |tile, x| dots_in_words::<DEPTH>(tile, x),
+        |tile, sums| minimums_in_words(&tile.minimums, sums),
+    );
+}
+
+/// With `dots` and `minimums`, which multiply a block of a panel.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl")]
+fn multiply_with<const MINIMUMS: bool>(
+    panel: &SuperPanel,
+    acts: &Q8Super,
+    out: &mut [f32],
+    (width, index): (usize, usize),
+    dots: impl Fn(&SuperTile, [&[i8; SUPER]; TOKENS]) -> Sums,
+    minimums: impl Fn(&SuperTile, &[i16; SUPER / 16]) -> __m512i,
+) {
     let first = index * ROWS;
     let count = ROWS.min(width - first);
     let last = acts.rows() - 1;
     for (group, out) in out.chunks_mut(TOKENS * width).enumerate() {
         // A group that is not full computes its last row several times.
         let x = array::from_fn(|t| acts.row((group * TOKENS + t).min(last)));
-        let sums = some_tokens::<FOURS, MINIMUMS>(&panel.tiles, &x);
+        let sums = some_tokens::<MINIMUMS>(&panel.tiles, &x, &dots, &minimums);
         for (sums, out) in sums.into_iter().zip(out.chunks_exact_mut(width)) {
             store_column(sums, &mut out[first..first + count]);
         }
@@ -51,10 +95,12 @@ pub(super) fn multiply<const FOURS: usize, const MINIMUMS: bool>(
 }
 
 #[inline]
-#[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
-fn some_tokens<const FOURS: usize, const MINIMUMS: bool>(
+#[target_feature(enable = "avx512bw,avx512vl")]
+fn some_tokens<const MINIMUMS: bool>(
     tiles: &[SuperTile],
     x: &[Q8SuperRow<'_>; TOKENS],
+    dots: impl Fn(&SuperTile, [&[i8; SUPER]; TOKENS]) -> Sums,
+    minimums: impl Fn(&SuperTile, &[i16; SUPER / 16]) -> __m512i,
 ) -> [__m512; TOKENS] {
     // As long as the panel: see `block_panel`.
     let x: &[_; TOKENS] = &array::from_fn(|t| x[t].first(tiles.len()));
@@ -65,11 +111,11 @@ fn some_tokens<const FOURS: usize, const MINIMUMS: bool>(
         for (quants, x) in quants.iter_mut().zip(x) {
             *quants = &x.quants[b];
         }
-        let dots = dots::<FOURS>(tile, quants);
+        let dots = dots(tile, quants);
         let (d, dmin) = (load_f32(&tile.d), load_f32(&tile.dmin));
         for t in 0..TOKENS {
             let x_scale = _mm512_set1_ps(x[t].scales[b]);
-            let minimums = minimums(&tile.minimums, &x[t].sums[b]);
+            let minimums = minimums(tile, &x[t].sums[b]);
             let factor = _mm512_mul_ps(d, x_scale);
             if MINIMUMS {
                 let dots = _mm512_cvtepi32_ps(dots[t]);
@@ -94,7 +140,7 @@ fn some_tokens<const FOURS: usize, const MINIMUMS: bool>(
 /// Scales by products of one block, as integers.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
-fn dots<const FOURS: usize>(tile: &SuperTile, x: [&[i8; SUPER]; TOKENS]) -> [__m512i; TOKENS] {
+fn dots<const FOURS: usize>(tile: &SuperTile, x: [&[i8; SUPER]; TOKENS]) -> Sums {
     let mut dots = [_mm512_setzero_si512(); TOKENS];
     for (chunk, quants) in tile.quants.iter().enumerate() {
         for (part, quants) in quants.as_chunks::<FOURS>().0.iter().enumerate() {
@@ -116,6 +162,29 @@ fn dots<const FOURS: usize>(tile: &SuperTile, x: [&[i8; SUPER]; TOKENS]) -> [__m
     dots
 }
 
+/// The same without VNNI.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl")]
+fn dots_in_words<const DEPTH: usize>(tile: &SuperTile, x: [&[i8; SUPER]; TOKENS]) -> Sums {
+    let mut dots = [_mm512_setzero_si512(); TOKENS];
+    let (quants, scales) = (tile.quants.as_flattened(), tile.scales.as_flattened());
+    for (part, quants) in quants.as_chunks::<DEPTH>().0.iter().enumerate() {
+        let mut words = [_mm512_setzero_si512(); TOKENS];
+        for (i, weights) in quants.iter().enumerate() {
+            let weights = load_both(weights);
+            for t in 0..TOKENS {
+                let x = four_bytes(&x[t].as_chunks().0[DEPTH * part + i]);
+                words[t] = _mm512_add_epi16(words[t], _mm512_maddubs_epi16(weights, x));
+            }
+        }
+        let scales = load_both(&scales[DEPTH * part / 4]);
+        for t in 0..TOKENS {
+            dots[t] = _mm512_add_epi32(dots[t], _mm512_madd_epi16(words[t], scales));
+        }
+    }
+    dots
+}
+
 /// Minimums by sums of the activations of one token.
 #[inline]
 #[target_feature(enable = "avx512bw,avx512vl,avx512vnni")]
@@ -123,6 +192,18 @@ fn minimums(minimums: &Lanes, x_sums: &[i16; SUPER / 16]) -> __m512i {
     let mut sums = _mm512_setzero_si512();
     for (minimums, x_sums) in minimums.iter().zip(x_sums.as_chunks().0) {
         sums = _mm512_dpwssd_epi32(sums, load_both(minimums), two_words(x_sums));
+    }
+    sums
+}
+
+/// The same without VNNI.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vl")]
+fn minimums_in_words(minimums: &Lanes, x_sums: &[i16; SUPER / 16]) -> __m512i {
+    let mut sums = _mm512_setzero_si512();
+    for (minimums, x_sums) in minimums.iter().zip(x_sums.as_chunks().0) {
+        let products = _mm512_madd_epi16(load_both(minimums), two_words(x_sums));
+        sums = _mm512_add_epi32(sums, products);
     }
     sums
 }

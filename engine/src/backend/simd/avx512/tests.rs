@@ -13,6 +13,12 @@ fn tables(isa: Isa) -> Option<[Kernels; 2]> {
     Some([kernels, Kernels::for_isa(Isa::Avx2).expect("AVX-512 comes with AVX2")])
 }
 
+/// Every packed type with the tables of AVX-512, without VNNI and with it, each beside that of AVX2.
+fn packed_tables() -> impl Iterator<Item = (&'static Dtype, [Kernels; 2])> {
+    let tables = [Isa::Avx512, Isa::Avx512Vnni].into_iter().filter_map(tables);
+    tables.flat_map(|tables| PACKED.iter().map(move |dtype| (dtype, tables)))
+}
+
 /// Bits of the products of `rows` rows of weights with `x`, rows of `cols`.
 fn products(
     kernels: &Kernels,
@@ -36,16 +42,16 @@ const SIZES: &[(usize, usize, usize)] =
 
 #[test]
 fn packed_products_have_the_bits_of_avx2() {
-    let Some([vnni, avx2]) = tables(Isa::Avx512Vnni) else { return };
-    for &dtype in PACKED {
+    for (&dtype, [avx512, avx2]) in packed_tables() {
         for &(rows, n, blocks) in SIZES {
             let cols = blocks * dtype.block_len();
             let x = activations(n, cols);
             for scales in [0x0001, 0x3C00, 0x7BFF] {
                 let bytes = weights(dtype, rows, cols, scales);
                 let [found, expected] =
-                    [vnni, avx2].map(|kernels| products(&kernels, dtype, rows, cols, &bytes, &x));
-                assert_eq!(found, expected, "{dtype} [{rows}, {cols}] by {n}, scales {scales:#x}");
+                    [avx512, avx2].map(|kernels| products(&kernels, dtype, rows, cols, &bytes, &x));
+                let isa = avx512.isa();
+                assert_eq!(found, expected, "{isa} {dtype} [{rows}, {cols}] by {n}, {scales:#x}");
             }
         }
     }
@@ -54,8 +60,7 @@ fn packed_products_have_the_bits_of_avx2() {
 /// Quants and activations all at either end of their range.
 #[test]
 fn extreme_products_have_the_bits_of_avx2() {
-    let Some([vnni, avx2]) = tables(Isa::Avx512Vnni) else { return };
-    for &dtype in PACKED {
+    for (&dtype, [avx512, avx2]) in packed_tables() {
         let (rows, cols) = (17, 2 * SUPER);
         for fill in [0x00, 0x7F, 0x80, 0xFF] {
             let mut bytes = weights(dtype, rows, cols, 0x3C00);
@@ -70,9 +75,10 @@ fn extreme_products_have_the_bits_of_avx2() {
             for sign in [1.0, -1.0] {
                 for n in [1, 5] {
                     let x = vec![sign; n * cols];
-                    let [found, expected] = [vnni, avx2]
+                    let [found, expected] = [avx512, avx2]
                         .map(|kernels| products(&kernels, dtype, rows, cols, &bytes, &x));
-                    assert_eq!(found, expected, "{dtype} of {fill:#x} by {n} rows of {sign}");
+                    let isa = avx512.isa();
+                    assert_eq!(found, expected, "{isa} {dtype} of {fill:#x} by {n} rows of {sign}");
                 }
             }
         }
