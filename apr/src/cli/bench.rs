@@ -29,7 +29,7 @@ pub(crate) struct BenchArgs {
     /// Also decode this many sequences together, in turns with one alone, and tell the ratio of the speeds.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) sequences: u32,
-    /// Also run this model on the same backend, in turns, and tell the ratio of the speeds.
+    /// Also run this model on the same backend, in turns, and tell whether both answer alike and the ratio of the speeds.
     #[arg(long, value_name = "MODEL", conflicts_with = "baseline")]
     pub(crate) vs: Option<PathBuf>,
     /// Also run this build of apr on the same model, in turns, and tell the ratio of the speeds.

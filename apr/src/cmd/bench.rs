@@ -9,7 +9,7 @@ use apr_engine::backend::Device;
 use apr_engine::backend::simd::{Isa, Kernels};
 use apr_engine::model::{LmOptions, Model};
 use apr_engine::{Code, Error};
-use apr_harness::bench::{self, Bench, Opened, Options, Processor, Ratio, Watch};
+use apr_harness::bench::{self, Bench, Likeness, Opened, Options, Processor, Ratio, Watch};
 use apr_harness::provenance;
 use apr_harness::report::bench as text;
 use schemars::JsonSchema;
@@ -59,6 +59,8 @@ pub(crate) struct BenchOutput {
 struct Against {
     /// The other model, or the other program.
     name: String,
+    /// What both models answered; none for another program with the same model.
+    likeness: Option<Likeness>,
     /// Reading the long prompt.
     prefill: Option<Ratio>,
     /// Decoding.
@@ -95,9 +97,11 @@ pub(crate) fn run(
         (Some(other), _) => {
             let ((_model, mut own), (_other, mut theirs)) =
                 (open(&args.model.model)?, open(other)?);
+            let likeness = bench::likeness(&mut *own, &mut *theirs, &options);
+            let likeness = Some(likeness.map_err(failure)?);
             let ratios = bench::against(&mut *own, &mut *theirs, &options, &watch);
             let [prefill, decode] = ratios.map_err(failure)?;
-            Some(Against { name: other.display().to_string(), prefill, decode })
+            Some(Against { name: other.display().to_string(), likeness, prefill, decode })
         }
         (None, Some(program)) => {
             Some(against_program(args, program, &options, skipped, interrupt)?)
@@ -127,7 +131,7 @@ pub(crate) fn run(
     }
     if let Some(against) = against {
         let ratios = [("prefill", against.prefill), ("decode", against.decode)];
-        terminal.text(&text::ratios(&against.name, &ratios))?;
+        terminal.text(&text::ratios(&against.name, against.likeness.as_ref(), &ratios))?;
     }
     Ok(exit)
 }
@@ -212,7 +216,7 @@ fn against_program(
         Ok([told.prefill.time.median_ms, told.decode.time.median_ms])
     })?;
     let [prefill, decode] = ratios;
-    Ok(Against { name: program.display().to_string(), prefill, decode })
+    Ok(Against { name: program.display().to_string(), likeness: None, prefill, decode })
 }
 
 fn ask(

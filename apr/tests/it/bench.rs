@@ -43,7 +43,9 @@ fn every_figure_comes_with_its_interval_and_its_number_of_samples() {
         assert!(0.0 < of("lower_ms") && of("lower_ms") <= of("median_ms"), "{series}");
         assert!(of("median_ms") <= of("upper_ms") && of("median_ms") <= of("p99_ms"), "{series}");
     }
-    assert!(bench["roofline"]["fraction"].as_f64().is_some_and(|share| share > 0.0));
+    for roof in ["roofline", "compute"] {
+        assert!(bench[roof]["fraction"].as_f64().is_some_and(|share| share > 0.0), "{roof}");
+    }
     assert!(bench["breakdown"]["covers"].as_f64().is_some_and(|share| share > 0.0 && share <= 1.0));
 }
 
@@ -57,6 +59,17 @@ fn a_model_against_another_is_a_ratio_of_runs_in_turns() {
         assert!(of("pairs") >= 15.0, "{ratio}");
         assert!(of("lower") <= of("ratio") && of("ratio") <= of("upper"), "{ratio}");
     }
+}
+
+#[test]
+fn a_model_answers_like_itself_and_another_one_does_not() {
+    let likeness = |other: &str| measured(&["--vs", other]).1["against"]["likeness"].clone();
+    let own = likeness(MODEL);
+    assert_eq!((&own["alike"], own["nmse"].as_f64()), (&own["tokens"], Some(0.0)), "{own}");
+    assert!(own["tokens"].as_u64().is_some_and(|tokens| tokens >= 16), "{own}");
+    let other = likeness("fixtures/pygmy/llama3-gqa");
+    assert!(other["alike"].as_u64() < other["tokens"].as_u64(), "{other}");
+    assert!(other["nmse"].as_f64().is_none_or(|nmse| nmse > 1e-3), "{other}");
 }
 
 #[test]
@@ -100,9 +113,11 @@ fn the_text_fits_eighty_columns() {
     for line in run.out.lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }
-    for word in
-        ["load", "prefill", "first token", "decode", "memory", "noise", "logits", "times as fast"]
+    for word in ["load", "prefill", "multiplying alone", "first token", "decode", "memory", "noise"]
     {
+        assert!(run.out.contains(word), "{word}: {}", run.out);
+    }
+    for word in ["logits", "times as fast", "greedy tokens alike"] {
         assert!(run.out.contains(word), "{word}: {}", run.out);
     }
 }

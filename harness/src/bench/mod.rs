@@ -6,6 +6,7 @@
 
 pub mod bandwidth;
 pub mod compute;
+mod likeness;
 mod pairs;
 pub mod series;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::timer::{Clock, Timer};
 
 pub use bandwidth::Roofline;
 pub use compute::ComputeRoof;
+pub use likeness::{Likeness, likeness};
 pub use pairs::{Outcome, Ratio, against, programs};
 pub use series::Series;
 pub use together::Together;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::escape::visible;
 use super::number;
 use crate::bench::series::CV_AT_MOST;
-use crate::bench::{Bench, Outcome, Phase, Ratio, Series};
+use crate::bench::{Bench, ComputeRoof, Likeness, Outcome, Phase, Ratio, Series, Together};
 
 /// Sites that are told of.
 const SITES: usize = 12;
@@ -23,6 +23,7 @@ fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
     writeln!(out, "{}, {cache} cache; medians with their 95 % intervals", bench.backend)?;
     writeln!(out, "load        {}  to the first logits", time(&bench.load))?;
     speed(out, "prefill", &bench.prefill)?;
+    compute(out, bench.compute.as_ref())?;
     writeln!(
         out,
         "first token {}  behind {} tokens",
@@ -32,22 +33,7 @@ fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
     speed(out, "decode", &bench.decode)?;
     let each = &bench.decode.time;
     writeln!(out, "            {}  per token, p99 {} ms", time(each), number(each.p99_ms))?;
-    if let Some(together) = &bench.together {
-        writeln!(
-            out,
-            "together    {:>8} tokens/s  {} sequences behind {}",
-            number(together.tokens_per_second),
-            together.sequences,
-            together.position,
-        )?;
-        if let Some(ratio) = &together.against_one {
-            writeln!(
-                out,
-                "            {:>8.2} times one alone  ({:.2} to {:.2}, 99 %), {} pairs in turns",
-                ratio.ratio, ratio.lower, ratio.upper, ratio.pairs
-            )?;
-        }
-    }
+    together(out, bench.together.as_ref())?;
     if let Some(roofline) = &bench.roofline {
         writeln!(
             out,
@@ -56,15 +42,6 @@ fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
             number(roofline.decode_bytes_per_second / 1e9),
             number(roofline.read_bytes_per_second / 1e9),
             number(roofline.bytes_per_token as f64 / 1e6),
-        )?;
-    }
-    if let Some(roof) = &bench.compute {
-        writeln!(
-            out,
-            "compute     {:.0} % of multiplying alone in prefill: at {} G bytes, {} G floats a second",
-            100.0 * roof.fraction,
-            number(roof.per_second.bytes / 1e9),
-            number(roof.per_second.floats / 1e9),
         )?;
     }
     if let Some(share) = bench.smallest_detectable {
@@ -98,6 +75,34 @@ fn write_all(out: &mut String, bench: &Bench) -> std::fmt::Result {
     Ok(())
 }
 
+fn compute(out: &mut String, roof: Option<&ComputeRoof>) -> std::fmt::Result {
+    let Some(roof) = roof else { return Ok(()) };
+    writeln!(
+        out,
+        "            {:.0} % of multiplying alone: {} G bytes, {} G floats a second",
+        100.0 * roof.fraction,
+        number(roof.per_second.bytes / 1e9),
+        number(roof.per_second.floats / 1e9),
+    )
+}
+
+fn together(out: &mut String, together: Option<&Together>) -> std::fmt::Result {
+    let Some(together) = together else { return Ok(()) };
+    writeln!(
+        out,
+        "together    {:>8} tokens/s  {} sequences behind {}",
+        number(together.tokens_per_second),
+        together.sequences,
+        together.position,
+    )?;
+    let Some(ratio) = &together.against_one else { return Ok(()) };
+    writeln!(
+        out,
+        "            {:>8.2} times one alone  ({:.2} to {:.2}, 99 %), {} pairs in turns",
+        ratio.ratio, ratio.lower, ratio.upper, ratio.pairs
+    )
+}
+
 fn time(series: &Series) -> String {
     format!(
         "{:>8} ms  ({} to {})",
@@ -126,9 +131,17 @@ pub fn memory(peak: u64, file: u64, cache: u64) -> String {
     format!("\npeak memory {} MiB; file {} MiB, cache {} MiB\n", mib(peak), mib(file), mib(cache))
 }
 
-/// Lines about the ratios to `name`.
-pub fn ratios(name: &str, ratios: &[(&str, Option<Ratio>)]) -> String {
+/// Lines about the ratios to `name`, and about what both answered.
+pub fn ratios(name: &str, likeness: Option<&Likeness>, ratios: &[(&str, Option<Ratio>)]) -> String {
     let mut out = format!("\ntimes as fast as {} (99 %)\n", visible(name));
+    if let Some(Likeness { tokens, alike, nmse }) = likeness {
+        let apart = nmse.map_or_else(
+            || "logits cannot be compared".to_owned(),
+            |nmse| format!("logits {} apart (NMSE)", number(nmse)),
+        );
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "answers     {alike} of {tokens} greedy tokens alike; {apart}");
+    }
     for (phase, ratio) in ratios {
         let line = ratio.as_ref().map_or_else(|| "nothing was measured".to_owned(), told);
         // Writing to a string cannot fail.
