@@ -105,6 +105,9 @@ const fn reading(isa: Isa) -> u64 {
 }
 
 /// How fast `threads` threads multiply with the instructions of `isa`.
+///
+/// # Errors
+/// [`apr_engine::Code::IsaUnavailable`] when this machine lacks it.
 pub fn rates(isa: Isa, threads: usize, clock: Clock<'_>) -> apr_engine::Result<Rates> {
     let kernels = Kernels::for_isa(isa)?;
     let rate = |multiply: &(dyn Fn(usize) -> Multiplied + Sync)| {

@@ -1,6 +1,6 @@
 //! What a processor could multiply at all: products whose operands stay in registers and in the first-level cache, with
-//! nothing around them. No kernel can be faster; how near one comes is its share of the compute roof (Williams, Waterman and
-//! Patterson, "Roofline", 2009).
+//! nothing around them. How near a kernel comes is its share of the compute roof (Williams, Waterman and Patterson, "Roofline",
+//! 2009); in plain Rust the roof is what the compiler makes of it.
 
 use std::hint::black_box;
 
