@@ -116,6 +116,37 @@ pub(super) fn soft_cap(x: &mut [f32], cap: f32) {
 /// Index of the first NaN or infinity. The usual answer, none, takes one pass without branches.
 pub(super) fn first_non_finite(x: &[f32]) -> Option<usize> {
     // Zero times anything finite is zero; NaN and infinity give NaN, which stays.
-    let trace: f32 = x.iter().fold([0.0f32; 1], |[sum], x| [sum + x * 0.0])[0];
-    if trace == 0.0 { None } else { x.iter().position(|x| !x.is_finite()) }
+    let mut traces = [0.0f32; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for values in whole {
+        for (trace, value) in traces.iter_mut().zip(values) {
+            *trace += value * 0.0;
+        }
+    }
+    let finite = traces.into_iter().all(|trace| trace == 0.0);
+    if finite && rest.iter().all(|value| value.is_finite()) {
+        return None;
+    }
+    x.iter().position(|value| !value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found_wherever_it_is() {
+        for len in 0..40 {
+            let finite: Vec<f32> = (0..len).map(|i| f32::MAX / 40.0 * i as f32).collect();
+            assert_eq!(first_non_finite(&finite), None);
+            for at in 0..len {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut values = finite.clone();
+                    values[at] = bad;
+                    values[len - 1] = f32::NAN;
+                    assert_eq!(first_non_finite(&values), Some(at));
+                }
+            }
+        }
+    }
 }

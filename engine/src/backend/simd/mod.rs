@@ -235,7 +235,8 @@ impl Backend for Simd {
         let len = norm.rows * norm.width;
         let x = &front(x, first + len, Some(site))?[first..];
         let dst = front_mut(dst, len, Some(site))?;
-        self.each_row(dst, norm.width, norm.width, |row, dst| {
+        // Every value is read twice and written once, which takes longer than its two products.
+        self.each_row(dst, norm.width, 4 * norm.width, |row, dst| {
             let x = &x[row * norm.width..(row + 1) * norm.width];
             elementwise::rms_norm(&self.kernels, dst, x, gain, norm.eps);
         })
@@ -267,7 +268,9 @@ impl Backend for Simd {
         let width = rope.heads * rope.head_dim;
         let first = rope.first_row * width;
         let x = &mut front_mut(x, first + rope.rows * width, Some(site))?[first..];
-        self.each_row(x, width, 4 * width, |row, x| elementwise::rope(x, row, rope))
+        // A sine and its cosine cost about as much as sixty multiply-adds.
+        let work = 4 * width + 60 * rope.inverse_frequencies.len();
+        self.each_row(x, width, work, |row, x| elementwise::rope(x, row, rope))
     }
 
     fn kv_append(&self, kv: &mut HostKv, k: &Vec<f32>, v: &Vec<f32>, rows: KvRows) -> Result<()> {
@@ -323,8 +326,14 @@ impl Backend for Simd {
     }
 
     fn add(&self, site: Site, x: &mut Vec<f32>, y: &Vec<f32>, len: usize) -> Result<()> {
-        elementwise::add(front_mut(x, len, Some(site))?, front(y, len, Some(site))?);
-        Ok(())
+        let (x, y) = (front_mut(x, len, Some(site))?, front(y, len, Some(site))?);
+        let tile = self.pool.tile(len);
+        let items: Vec<_> = x.chunks_mut(tile).zip(y.chunks(tile)).collect();
+        // Bound by memory, as a norm is.
+        self.pool.each(items, 4 * len, |(x, y)| {
+            elementwise::add(x, y);
+            Ok(())
+        })
     }
 
     fn project(&self, jobs: &mut [Projection<'_, Self>], x: &Vec<f32>, rows: usize) -> Result<()> {

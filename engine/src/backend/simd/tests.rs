@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::activations::{Activations, Q8, Q8Super};
 use super::kernels::{Isa, Kernels};
 use super::{Simd, pool};
-use crate::backend::{Attention, Backend, CacheType, KvRows, KvShape};
+use crate::backend::{Attention, Backend, CacheType, KvRows, KvShape, Norm, Rope};
 use crate::dtype::Dtype;
 use crate::error::Code;
 use crate::model::config::Activation;
+use crate::model::rope::RopeStyle;
 use crate::model::slots::{Role, Slot};
 use crate::probe::{Op, Site};
 use crate::quant::SUPER;
@@ -376,6 +377,46 @@ fn one_row_has_the_same_bits_on_any_number_of_threads() {
             .map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
     };
     let one = run(1);
+    for threads in [2, 3, 5] {
+        assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+/// A norm, a rotation and a sum of many rows, all large enough to be shared out.
+#[test]
+fn many_rows_have_the_same_bits_on_any_number_of_threads() {
+    let (rows, width) = (600, 256);
+    let gain = activations(1, width);
+    let bytes = gain.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>();
+    let shape = Shape::new(&[width as u64]).unwrap();
+    let gain = Tensor::new(Dtype::F32, shape, Bytes::new(Arc::new(bytes))).unwrap();
+    let (site, x) = (Site::model(Op::FinalNorm), activations(rows, width));
+    assert!(4 * x.len() >= pool::WORK_MIN, "nothing would be shared out");
+    let frequencies: Vec<f32> = (0..16).map(|i| 0.7f32.powi(i)).collect();
+    let rope = Rope {
+        style: RopeStyle::Neox,
+        inverse_frequencies: &frequencies,
+        stretch: 1.0,
+        first_row: 0,
+        position: 3,
+        rows,
+        heads: 8,
+        head_dim: 32,
+    };
+    let run = |threads| {
+        let simd = Simd::new(None, threads).unwrap();
+        let gain = simd.upload(Slot::model(Role::FinalNorm), &gain).unwrap();
+        let (mut normed, mut turned, mut sum) = (x.clone(), x.clone(), x.clone());
+        let norm = Norm { first_row: 0, rows, width, eps: 1e-6 };
+        simd.rms_norm(site, &mut normed, &x, &gain, norm).unwrap();
+        simd.rope(site, &mut turned, &rope).unwrap();
+        simd.add(site, &mut sum, &normed, x.len()).unwrap();
+        [normed, turned, sum].map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let one = run(1);
+    let [normed, turned, sum] = &one;
+    let x = x.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert!(*normed != x && *turned != x && *sum != x, "something was left as it was");
     for threads in [2, 3, 5] {
         assert!(run(threads) == one, "{threads} threads");
     }
