@@ -15,6 +15,7 @@ use apr_harness::report::bench as text;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::steps::Steps;
 use crate::cli::CacheTypeName;
 use crate::cli::bench::BenchArgs;
 use crate::device;
@@ -84,7 +85,12 @@ pub(crate) fn run(
     };
     let device = device::choose(&args.device)?;
     let options = options(args, model.config().context, &device);
-    let watch = Watch { clock: &clock(), stopped: &|| interrupt.requested() };
+    let steps = Steps::new(terminal)?;
+    let watch = Watch {
+        clock: &clock(),
+        stopped: &|| interrupt.requested(),
+        tell: &|step| steps.tell(step),
+    };
     let how = LmOptions {
         context: Some(options.positions()),
         sequences: options.sequences,
@@ -104,10 +110,11 @@ pub(crate) fn run(
             Some(Against { name: other.display().to_string(), likeness, prefill, decode })
         }
         (None, Some(program)) => {
-            Some(against_program(args, program, &options, skipped, interrupt)?)
+            Some(against_program(args, program, &options, skipped, (&steps, interrupt))?)
         }
         (None, None) => None,
     };
+    drop(steps);
     let exit = u8::from(args.stat_check && !bench.accepted());
     if terminal.json {
         let output = BenchOutput {
@@ -205,13 +212,14 @@ fn against_program(
     program: &Path,
     options: &Options,
     skipped: bool,
-    interrupt: &Interrupt,
+    (steps, interrupt): (&Steps, &Interrupt),
 ) -> Result<Against, Failure> {
     let own = std::env::current_exe()?;
-    let ratios = bench::programs(|own_turn| {
+    let ratios = bench::programs(|step, own_turn| {
         if interrupt.requested() {
             return Err(Failure::Interrupted);
         }
+        steps.tell(step);
         let told = ask(if own_turn { &own } else { program }, args, options, skipped)?;
         Ok([told.prefill.time.median_ms, told.decode.time.median_ms])
     })?;

@@ -13,6 +13,7 @@ pub(crate) mod rosetta;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod score;
+mod steps;
 pub(crate) mod tensors;
 pub(crate) mod trace;
 pub(crate) mod validate;

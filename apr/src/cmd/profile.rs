@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bench::{clock, failure};
+use super::steps::Steps;
 use crate::cli::profile::{PhaseName, ProfileArgs};
 use crate::device;
 use crate::failure::Failure;
@@ -65,9 +66,15 @@ pub(crate) fn run(
     let device = device::choose(&args.device)?;
     let how = LmOptions { context: Some(options.positions()), ..device::options(args.cache) };
     let mut lm = model.lm_on(&device, how)?;
-    let watch = Watch { clock: &clock(), stopped: &|| interrupt.requested() };
+    let steps = Steps::new(terminal)?;
+    let watch = Watch {
+        clock: &clock(),
+        stopped: &|| interrupt.requested(),
+        tell: &|step| steps.tell(step),
+    };
     let groups = profile::groups().map_err(Failure::broken)?;
     let profile = profile::measure(&mut *lm, &groups, &options, &watch).map_err(failure)?;
+    drop(steps);
     let flaw = profile.flaw();
     let exit_code = u8::from(flaw.is_some());
     let name = args.model.model.display().to_string();

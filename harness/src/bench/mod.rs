@@ -9,6 +9,7 @@ pub mod compute;
 mod likeness;
 mod pairs;
 pub mod series;
+mod step;
 #[cfg(test)]
 mod tests;
 mod together;
@@ -33,6 +34,7 @@ pub use compute::ComputeRoof;
 pub use likeness::{Likeness, likeness};
 pub use pairs::{Outcome, Ratio, against, programs};
 pub use series::Series;
+pub use step::Step;
 pub use together::Together;
 
 /// Tokens that are decoded before any is timed.
@@ -159,6 +161,8 @@ pub struct Watch<'c> {
     pub clock: Clock<'c>,
     /// Whether the caller wants no more of it.
     pub stopped: &'c dyn Fn() -> bool,
+    /// Is told what comes next, while no time is taken.
+    pub tell: &'c dyn Fn(Step),
 }
 
 impl fmt::Debug for Watch<'_> {
@@ -189,17 +193,21 @@ pub fn measure(
     options: &Options,
     watch: &Watch<'_>,
 ) -> Result<Bench> {
-    let (load, _) = series(|| repeat(options.samples, || watch.time(|| first_logits(open))))?;
+    let (load, _) = series(|round| {
+        let step = Step::one("load").in_round(round);
+        repeat(options.samples, step, watch, || watch.time(|| first_logits(open)))
+    })?;
     let (model, mut lm) = open()?;
     let lm = &mut *lm;
     let longest = options.prompt.max(options.first) + WARM_UP + options.tokens + 1;
     let ids = script(lm.config().vocab, longest);
     let (prompt, first) = (&ids[..options.prompt], &ids[..options.first]);
     let (prefill, compute) = prefill(&model, lm, prompt, options, watch)?;
-    let first_token = passes(lm, first, options.samples, watch)?;
+    let first_token = passes(lm, first, options.samples, Step::one("first token"), watch)?;
     let tensors = options.processor.map(|it| (bandwidth::weights(&model), it.threads));
     let mut reads = Vec::new();
-    let (time, samples) = series(|| {
+    let (time, samples) = series(|round| {
+        (watch.tell)(Step::one("decode").in_round(round));
         if let Some((tensors, threads)) = &tensors {
             let read = |_| bandwidth::read(tensors, *threads, watch.clock) as f64;
             reads.extend((0..READS).map(read));
@@ -218,6 +226,7 @@ pub fn measure(
         _ => Some(together::measure(lm, options, watch)?),
     };
     let caches = lm.sequences() as u64;
+    (watch.tell)(Step::one("decode by operation"));
     Ok(Bench {
         backend: lm.backend_name(),
         load,
@@ -235,13 +244,23 @@ pub fn measure(
 }
 
 /// One round after the other until one is accepted: that one, and its samples.
-fn series(round: impl FnMut() -> Result<Vec<f64>>) -> Result<(Series, Vec<f64>)> {
+fn series(round: impl FnMut(usize) -> Result<Vec<f64>>) -> Result<(Series, Vec<f64>)> {
     let nothing = || Error::new(Code::EmptyPrompt).expected("at least one sample");
     series::measured(round)?.ok_or_else(nothing)
 }
 
-fn repeat(count: usize, mut one: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
-    (0..count).map(|_| one()).collect()
+/// `count` samples, each told before.
+fn repeat(
+    count: usize,
+    step: Step,
+    watch: &Watch<'_>,
+    mut one: impl FnMut() -> Result<f64>,
+) -> Result<Vec<f64>> {
+    let told = |sample| {
+        (watch.tell)(step.at(sample, count));
+        one()
+    };
+    (1..=count).map(told).collect()
 }
 
 fn first_logits(open: &dyn Fn() -> Result<Opened>) -> Result<()> {
@@ -269,7 +288,7 @@ fn prefill(
         None => Ok(Vec::new()),
     };
     let mut rates: Vec<compute::Rates> = readings()?;
-    let phase = passes(lm, prompt, options.samples, watch)?;
+    let phase = passes(lm, prompt, options.samples, Step::one("prompt"), watch)?;
     rates.extend(readings()?);
     let work = compute::Work::of_prompt(model, prompt.len());
     let roof = ComputeRoof::of(work, &rates, phase.time.median_ms);
@@ -277,13 +296,19 @@ fn prefill(
 }
 
 /// Passes over all of `ids` at once.
-fn passes(lm: &mut dyn Lm, ids: &[u32], samples: usize, watch: &Watch<'_>) -> Result<Phase> {
+fn passes(
+    lm: &mut dyn Lm,
+    ids: &[u32],
+    samples: usize,
+    step: Step,
+    watch: &Watch<'_>,
+) -> Result<Phase> {
     let mut pass = || {
         lm.reset();
         watch.time(|| lm.forward(ids, Want::Last, &mut NoProbe).map(drop))
     };
     pass()?;
-    let (time, _) = series(|| repeat(samples, &mut pass))?;
+    let (time, _) = series(|round| repeat(samples, step.in_round(round), watch, &mut pass))?;
     Ok(phase(ids.len(), 0, time))
 }
 
@@ -291,12 +316,13 @@ fn passes(lm: &mut dyn Lm, ids: &[u32], samples: usize, watch: &Watch<'_>) -> Re
 fn decode(lm: &mut dyn Lm, prompt: &[u32], tokens: usize, watch: &Watch<'_>) -> Result<Vec<f64>> {
     lm.reset();
     let mut token = greedy(lm.forward(prompt, Want::Last, &mut NoProbe)?.last());
-    let mut samples = repeat(WARM_UP + tokens, || {
+    let mut one = || {
         watch.time(|| {
             token = greedy(lm.forward(&[token], Want::Last, &mut NoProbe)?.last());
             Ok(())
         })
-    })?;
+    };
+    let mut samples: Vec<f64> = (0..WARM_UP + tokens).map(|_| one()).collect::<Result<_>>()?;
     samples.drain(..WARM_UP);
     Ok(samples)
 }

@@ -5,7 +5,7 @@ use apr_engine::probe::NoProbe;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Options, Watch, decode, script};
+use super::{Options, Step, Watch, decode, script};
 use crate::stats::{Decision, Plan, SplitMix};
 
 /// Nanoseconds after which no further look is waited for: slow models are left open rather than run for an hour.
@@ -80,25 +80,33 @@ pub fn against(
         lm.reset();
         watch.time(|| lm.forward(prompt, Want::Last, &mut NoProbe).map(drop))
     };
-    let prefill = turns(watch, |own| if own { read(first) } else { read(second) })?;
+    let prefill =
+        turns(
+            Step::one("prompt, in turns"),
+            watch,
+            |own| if own { read(first) } else { read(second) },
+        )?;
     let before = &ids[..options.first];
     let tokens = |lm: &mut dyn Lm| Ok(decode(lm, before, TOKENS, watch)?.iter().sum());
-    let decoded = turns(watch, |own| if own { tokens(first) } else { tokens(second) })?;
+    let decoded = turns(Step::one("decode, in turns"), watch, |own| {
+        if own { tokens(first) } else { tokens(second) }
+    })?;
     Ok([prefill, decoded])
 }
 
-/// As [`against`], of programs that measure themselves: `run(true)` tells what the first needs for the prompt and for a
-/// token, `run(false)` what the second needs. Fifteen pairs.
+/// As [`against`], of programs that measure themselves: `run(step, true)` tells what the first needs for the prompt and for a
+/// token, `run(step, false)` what the second needs. Fifteen pairs.
 ///
 /// # Errors
 /// Those of `run`.
 pub fn programs<E>(
-    mut run: impl FnMut(bool) -> Result<[f64; 2], E>,
+    mut run: impl FnMut(Step, bool) -> Result<[f64; 2], E>,
 ) -> Result<[Option<Ratio>; 2], E> {
     let mut slowdowns = [Vec::new(), Vec::new()];
     for pair in 0..PROGRAM_PAIRS {
-        let first = run(pair % 2 == 0)?;
-        let second = run(pair % 2 == 1)?;
+        let step = Step::one("the other build, in turns").at(pair + 1, PROGRAM_PAIRS);
+        let first = run(step, pair % 2 == 0)?;
+        let second = run(step, pair % 2 == 1)?;
         let (own, other) = if pair % 2 == 0 { (first, second) } else { (second, first) };
         for ((slowdowns, own), other) in slowdowns.iter_mut().zip(own).zip(other) {
             slowdowns.push((own / other).ln());
@@ -111,17 +119,20 @@ pub fn programs<E>(
 /// Runs both sides in the order A B B A until the plan can tell, has no looks left, or patience ends: `run(true)` tells what
 /// the first needs, `run(false)` what the second needs.
 pub(super) fn turns(
+    step: Step,
     watch: &Watch<'_>,
     mut run: impl FnMut(bool) -> apr_engine::Result<f64>,
 ) -> apr_engine::Result<Option<Ratio>> {
     let (plan, mut rng) = (Plan::default(), SplitMix::new(0));
     let mut slowdowns = Vec::new();
+    let most = plan.looks.iter().copied().max().unwrap_or(0);
     let start = (watch.clock)();
     run(true)?;
     run(false)?;
     let mut found = None;
     for &look in &plan.looks {
         while slowdowns.len() < look {
+            (watch.tell)(step.at(slowdowns.len() + 1, most));
             let (own, other) = if slowdowns.len().is_multiple_of(2) {
                 let own = run(true)?;
                 (own, run(false)?)

@@ -71,14 +71,14 @@ impl Series {
     }
 }
 
-/// Measures rounds until one is accepted: that one, else the steadiest, and its samples in nanoseconds. `None` when a
-/// round has no samples.
+/// Measures rounds, numbered from 1, until one is accepted: that one, else the steadiest, and its samples in nanoseconds.
+/// `None` when a round has no samples.
 pub(super) fn measured<E>(
-    mut round: impl FnMut() -> Result<Vec<f64>, E>,
+    mut round: impl FnMut(usize) -> Result<Vec<f64>, E>,
 ) -> Result<Option<(Series, Vec<f64>)>, E> {
     let mut rounds: Vec<(Series, Vec<f64>)> = Vec::new();
     while rounds.len() < ROUNDS && !rounds.iter().any(|(series, _)| series.accepted) {
-        let samples = round()?;
+        let samples = round(rounds.len() + 1)?;
         let Some(series) = Series::of(&samples) else { return Ok(None) };
         rounds.push((series, samples));
     }
@@ -103,7 +103,7 @@ mod tests {
     fn rounds(of: &[&[f64]]) -> Option<(Series, Vec<f64>)> {
         let mut left = of.iter();
         let next =
-            || Ok::<_, Infallible>(left.next().map(|round| round.to_vec()).unwrap_or_default());
+            |_| Ok::<_, Infallible>(left.next().map(|round| round.to_vec()).unwrap_or_default());
         measured(next).unwrap()
     }
 

@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 
 use apr_engine::backend::Device;
@@ -34,7 +34,9 @@ fn ticking() -> impl Fn() -> u64 {
 #[test]
 fn a_model_is_measured_from_loading_to_decoding() {
     let clock = ticking();
-    let found = measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap();
+    let found =
+        measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false, tell: &|_| () })
+            .unwrap();
     assert_eq!((found.load.samples, found.prefill.time.samples), (2, 2));
     assert_eq!((found.prefill.tokens, found.first_token.tokens), (6, 3));
     assert_eq!((found.decode.time.samples, found.decode.position), (12, 3 + WARM_UP));
@@ -48,7 +50,9 @@ fn a_model_is_measured_from_loading_to_decoding() {
 fn the_operations_of_a_token_add_up_to_it() {
     let clock = ticking();
     let found =
-        measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap().breakdown;
+        measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false, tell: &|_| () })
+            .unwrap()
+            .breakdown;
     assert!(found.covers > 0.9 && found.covers <= 1.0, "{}", found.covers);
     let shares: f64 = found.sites.iter().map(|site| site.share).sum();
     assert!((shares - 1.0).abs() < 1e-9);
@@ -61,7 +65,9 @@ fn the_operations_of_a_token_add_up_to_it() {
 #[test]
 fn the_roofline_counts_the_bytes_that_a_token_reads() {
     let clock = ticking();
-    let found = measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap();
+    let found =
+        measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false, tell: &|_| () })
+            .unwrap();
     let (model, _) = golden().unwrap();
     let stored: u64 =
         model.weights().iter().map(|(_, named)| named.tensor.bytes().len() as u64).sum();
@@ -76,7 +82,9 @@ fn the_roofline_counts_the_bytes_that_a_token_reads() {
 #[test]
 fn the_compute_roof_counts_every_product_of_a_prompt() {
     let clock = ticking();
-    let found = measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false }).unwrap();
+    let found =
+        measure(&golden, &OPTIONS, &Watch { clock: &clock, stopped: &|| false, tell: &|_| () })
+            .unwrap();
     let (model, _) = golden().unwrap();
     let config = model.config();
     let (hidden, wide) = (config.hidden, config.intermediate);
@@ -103,7 +111,7 @@ fn sequences_decoded_together_are_held_against_one() {
         Ok((model, lm))
     };
     let clock = ticking();
-    let watch = Watch { clock: &clock, stopped: &|| false };
+    let watch = Watch { clock: &clock, stopped: &|| false, tell: &|_| () };
     let found = measure(&open, &options, &watch).unwrap();
     let together = found.together.unwrap();
     assert_eq!((together.sequences, together.position), (4, 3 + WARM_UP));
@@ -118,7 +126,8 @@ fn sequences_decoded_together_are_held_against_one() {
 #[test]
 fn a_prompt_beyond_the_context_is_an_error() {
     let options = Options { prompt: 100_000, ..OPTIONS };
-    let error = measure(&golden, &options, &Watch { clock: &ticking(), stopped: &|| false });
+    let error =
+        measure(&golden, &options, &Watch { clock: &ticking(), stopped: &|| false, tell: &|_| () });
     assert_eq!(error.unwrap_err().code(), Code::ContextExceeded);
 }
 
@@ -129,6 +138,36 @@ fn a_caller_who_wants_no_more_is_obeyed_between_two_passes() {
         asked.set(asked.get() + 1);
         asked.get() > 5
     };
-    let error = measure(&golden, &OPTIONS, &Watch { clock: &ticking(), stopped: &stopped });
+    let error =
+        measure(&golden, &OPTIONS, &Watch { clock: &ticking(), stopped: &stopped, tell: &|_| () });
     assert_eq!((error.unwrap_err().code(), asked.get()), (Code::Cancelled, 6));
+}
+
+#[test]
+fn whoever_waits_is_told_what_comes_next_and_takes_no_time_of_it() {
+    let (clock, told) = (ticking(), RefCell::new(Vec::new()));
+    let tell = |step: Step| {
+        clock();
+        told.borrow_mut().push(step.to_string());
+    };
+    let watch = Watch { clock: &clock, stopped: &|| false, tell: &tell };
+    let found = measure(&golden, &OPTIONS, &watch).unwrap();
+    assert!((found.prefill.tokens_per_second - 6e6).abs() < 1.0, "telling was timed");
+    let expected = [
+        "load, 1 of 2",
+        "load, 2 of 2",
+        "prompt, 1 of 2",
+        "prompt, 2 of 2",
+        "first token, 1 of 2",
+        "first token, 2 of 2",
+        "decode",
+        "decode by operation",
+    ];
+    assert_eq!(*told.borrow(), expected);
+    told.borrow_mut().clear();
+    let (mut first, mut second) = (golden().unwrap().1, golden().unwrap().1);
+    let ratios = against(&mut *first, &mut *second, &OPTIONS, &watch).unwrap();
+    let pairs: usize = ratios.iter().flatten().map(|ratio| ratio.pairs).sum();
+    assert_eq!(told.borrow().len(), pairs);
+    assert!(told.borrow()[0].starts_with("prompt, in turns, 1 of "), "{told:?}");
 }

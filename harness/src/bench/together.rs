@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::pairs::{Ratio, turns};
-use super::{Options, WARM_UP, Watch, script};
+use super::{Options, Step, WARM_UP, Watch, script};
 
 /// Passes of one run of a pair.
 const PASSES: usize = 8;
@@ -39,7 +39,8 @@ pub(super) fn measure(lm: &mut dyn Lm, options: &Options, watch: &Watch<'_>) -> 
     (0..sequences).for_each(|sequence| lm.truncate_sequence(sequence, 0));
     let behind = chosen(lm, &prompts)?;
     let mut passes = Vec::new();
-    let against_one = turns(watch, |together| {
+    let step = Step::one("sequences, in turns with one");
+    let against_one = turns(step, watch, |together| {
         let count = if together { sequences } else { 1 };
         let times = run(lm, &behind[..count], prompt, watch)?;
         let total: f64 = times.iter().sum();

@@ -14,7 +14,7 @@ use apr_engine::probe::{NoProbe, Probe};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::bench::{WARM_UP, Watch, script};
+use crate::bench::{Step, WARM_UP, Watch, script};
 use crate::contract::CatalogueError;
 use crate::contract::check::CacheTypeName;
 pub use crate::contract::check::Phase;
@@ -171,6 +171,7 @@ pub fn measure(
     let mut tally = Tally::new(groups, elements);
     let (mut slowdowns, mut total) = (Vec::new(), 0);
     for pass in 0..options.passes {
+        (watch.tell)(Step::one("pass").at(pass + 1, options.passes));
         let (mut plain, mut timed, mut next) = (0.0, 0.0, 0);
         // A B B A: drift between neighbours cancels out.
         for with_clock in [pass % 2 == 0, pass % 2 == 1] {

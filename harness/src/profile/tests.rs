@@ -18,7 +18,7 @@ fn profiled(name: &str, options: Options) -> (Profile, Model) {
         now.set(now.get() + 1000);
         now.get()
     };
-    let watch = Watch { clock: &clock, stopped: &|| false };
+    let watch = Watch { clock: &clock, stopped: &|| false, tell: &|_| () };
     (measure(&mut *lm, &groups().unwrap(), &options, &watch).unwrap(), model)
 }
 
@@ -93,7 +93,7 @@ fn a_caller_who_wants_no_more_is_obeyed() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden");
     let model = Model::load(&path).unwrap();
     let mut lm = model.lm_on(&Device::Scalar, LmOptions::default()).unwrap();
-    let watch = Watch { clock: &|| 0, stopped: &|| true };
+    let watch = Watch { clock: &|| 0, stopped: &|| true, tell: &|_| () };
     let error = measure(&mut *lm, &groups().unwrap(), &OPTIONS, &watch).unwrap_err();
     assert_eq!(error.code(), Code::Cancelled);
 }

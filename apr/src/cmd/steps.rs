@@ -1,0 +1,37 @@
+//! The line on standard error that tells what is being measured.
+
+use apr_harness::bench::Step;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::Failure;
+use crate::render::Terminal;
+
+/// One line that is written over and gone in the end. It has no thread of its own: nothing is drawn while a sample is taken.
+#[derive(Debug)]
+pub(super) struct Steps(ProgressBar);
+
+impl Steps {
+    /// A line on a terminal, and nothing elsewhere.
+    pub(super) fn new(terminal: &Terminal) -> Result<Self, Failure> {
+        let target = if terminal.progress {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_msg}");
+        let style = style.map_err(|error| Failure::broken(format_args!("step line: {error}")))?;
+        Ok(Self(ProgressBar::with_draw_target(None, target).with_style(style)))
+    }
+
+    /// What comes next.
+    pub(super) fn tell(&self, step: Step) {
+        self.0.set_message(step.to_string());
+        self.0.tick();
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
