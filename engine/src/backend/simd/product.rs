@@ -11,8 +11,10 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::tensor::TensorView;
 
-/// Outputs computed in one call where there are several rows, so that scratch stays small.
+/// Fewest outputs computed in one call where there are several rows: what is unpacked of a weight lies in memory of the call.
 const STRIP: usize = 64;
+/// Values of one call where more outputs than that have room in the cache.
+const SCRATCH: usize = 256 * STRIP;
 
 /// Some outputs of one product.
 struct Tile<'a> {
@@ -93,9 +95,10 @@ fn compute(kernels: &Kernels, tile: &mut Tile<'_>) -> Result<()> {
         return Ok(());
     }
     let width = dst.first().map_or(0, |values| values.len());
-    let mut scratch = vec![0.0; x.rows() * STRIP.min(width)];
-    for start in (0..width).step_by(STRIP) {
-        let strip = start..width.min(start + STRIP);
+    let most = (SCRATCH / dst.len().max(1)).next_multiple_of(STRIP);
+    let mut scratch = vec![0.0; x.rows() * most.min(width)];
+    for start in (0..width).step_by(most) {
+        let strip = start..width.min(start + most);
         let outputs = *first + strip.start..*first + strip.end;
         let scratch = &mut scratch[..x.rows() * strip.len()];
         kernels.product(weight, outputs.clone(), x, scratch)?;
