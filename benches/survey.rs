@@ -2,7 +2,8 @@
 //!
 //! Not a criterion bench: what counts is the ratio, so both sides run in turns, A B B A, and the median of the
 //! ratios of neighbours is printed. After `--`, `bytes=N` sets the size of the file (256 MiB), `rounds=N` the number of
-//! rounds, `folder=PATH` where the file is made (the system's temporary folder), and a TYPE picks one file.
+//! rounds, `folder=PATH` where the file is made (the system's temporary folder), and a TYPE picks one file. `file=PATH` takes a
+//! model of one file instead.
 
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
@@ -55,12 +56,15 @@ fn main() {
     let wanted = arguments.iter().find(|one| !one.starts_with('-') && !one.contains('='));
     let size = if test { 4 << 20 } else { number("bytes", 256 << 20) };
     let rounds = if test { 1 } else { number("rounds", 15) };
-    let folder = named("folder").map_or_else(std::env::temp_dir, Into::into);
-    let folder = tempfile::tempdir_in(folder).expect("a temporary folder");
     println!(
         "{:<8} {:>6} {:>10} {:>10} {:>16} {:>16} {:>10}",
         "file", "MiB", "read", "survey", "ratio", "from opening", "beyond map"
     );
+    if let Some(path) = named("file") {
+        return measure(path, Path::new(path), rounds);
+    }
+    let folder = named("folder").map_or_else(std::env::temp_dir, Into::into);
+    let folder = tempfile::tempdir_in(folder).expect("a temporary folder");
     for (name, dtypes) in FILES {
         if wanted.is_some_and(|wanted| name != wanted) {
             continue;
@@ -126,15 +130,15 @@ fn read(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Looks at every value; returns how many there were.
-fn survey(kernels: &Kernels, source: &Source) -> u64 {
+/// The tensors of a file, behind its metadata, which may be as much as a vocabulary.
+fn tensors(source: &Source) -> Vec<TensorView<'_>> {
     let containers = source.containers().expect("a valid file");
-    let views: Vec<TensorView<'_>> = containers
-        .iter()
-        .flat_map(|container| &container.tensors)
-        .map(|entry| entry.view)
-        .collect();
-    let statistics = kernels.survey(&views, THREADS).expect("threads");
+    containers.iter().flat_map(|container| &container.tensors).map(|entry| entry.view).collect()
+}
+
+/// Looks at every value; returns how many there were.
+fn survey(kernels: &Kernels, views: &[TensorView<'_>]) -> u64 {
+    let statistics = kernels.survey(views, THREADS).expect("threads");
     let whole = statistics.iter().flatten().all(|one| one.non_finite() == 0 && one.squares > 0.0);
     assert!(whole && statistics.len() == views.len(), "something was not looked at");
     statistics.iter().flatten().map(|one| one.values).sum()
@@ -143,9 +147,9 @@ fn survey(kernels: &Kernels, source: &Source) -> u64 {
 #[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 fn measure(name: &str, path: &Path, rounds: u64) {
     let kernels = Kernels::best();
-    let source = Source::open(path).expect("the file that was made");
+    let source = Source::open(path).expect("a model");
     let bytes = source.bytes_total();
-    let [file] = source.files() else { unreachable!("one file was made") };
+    let [file] = source.files() else { panic!("a model of one file") };
     let time = |work: &mut dyn FnMut()| {
         let start = Instant::now();
         work();
@@ -153,6 +157,7 @@ fn measure(name: &str, path: &Path, rounds: u64) {
     };
     // What is measured first would pay for mapping the pages.
     black_box(read(file.bytes()));
+    let views = tensors(&source);
     let mut warm = Pairs::default();
     for _ in 0..rounds {
         warm.round(
@@ -163,12 +168,13 @@ fn measure(name: &str, path: &Path, rounds: u64) {
             },
             &mut || {
                 time(&mut || {
-                    black_box(survey(&kernels, &source));
+                    black_box(survey(&kernels, &views));
                 })
             },
         );
     }
     // Pages of a file that is mapped twice would count twice.
+    drop(views);
     drop(source);
     forget_peak_memory();
     let mut cold = Pairs::default();
@@ -183,7 +189,7 @@ fn measure(name: &str, path: &Path, rounds: u64) {
             &mut || {
                 time(&mut || {
                     let source = Source::open(path).expect("the file");
-                    black_box(survey(&kernels, &source));
+                    black_box(survey(&kernels, &tensors(&source)));
                 })
             },
         );
