@@ -11,9 +11,10 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::tensor::TensorView;
 
-/// Fewest outputs computed in one call where there are several rows: what is unpacked of a weight lies in memory of the call.
+/// Outputs computed in one call where there are several rows, or a multiple of it: each call unpacks weights into memory of its
+/// own, so fewer rows take more outputs at once.
 const STRIP: usize = 64;
-/// Values of one call where more outputs than that have room in the cache.
+/// Values that a call computes at most, so that they stay in the cache, where that leaves it a strip.
 const SCRATCH: usize = 256 * STRIP;
 
 /// Some outputs of one product.
@@ -84,6 +85,11 @@ fn share<'a>(
     tiles
 }
 
+/// Outputs of a call with so many rows.
+fn strip(rows: usize) -> usize {
+    (SCRATCH / rows.max(1)).next_multiple_of(STRIP).max(STRIP)
+}
+
 fn compute(kernels: &Kernels, tile: &mut Tile<'_>) -> Result<()> {
     let Tile { weight, bias, x, first, dst } = tile;
     if let [dst] = dst.as_mut_slice() {
@@ -95,7 +101,7 @@ fn compute(kernels: &Kernels, tile: &mut Tile<'_>) -> Result<()> {
         return Ok(());
     }
     let width = dst.first().map_or(0, |values| values.len());
-    let most = (SCRATCH / dst.len().max(1)).next_multiple_of(STRIP);
+    let most = strip(dst.len());
     let mut scratch = vec![0.0; x.rows() * most.min(width)];
     for start in (0..width).step_by(most) {
         let strip = start..width.min(start + most);
@@ -111,4 +117,38 @@ fn compute(kernels: &Kernels, tile: &mut Tile<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::Backend;
+    use crate::model::slots::{Role, Slot};
+    use crate::probe::{Op, Site};
+    use crate::tensor::{Bytes, Shape, Tensor};
+
+    #[test]
+    fn outputs_of_every_strip_are_those_of_a_row_alone() {
+        let cols = 8;
+        // More rows than a strip leaves room for, and more outputs than few rows take at once.
+        for (rows, outputs) in [(SCRATCH + 1, 3), (300, 2 * STRIP + 1), (2, strip(2) + 5)] {
+            let values = |len: usize| (0..len).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
+            let bytes: Vec<u8> =
+                values(outputs * cols).iter().flat_map(|value| value.to_le_bytes()).collect();
+            let shape = Shape::new(&[outputs as u64, cols as u64]).unwrap();
+            let weight = Tensor::new(Dtype::F32, shape, Bytes::new(Arc::new(bytes))).unwrap();
+            let simd = Simd::new(None, 1).unwrap();
+            let weight = simd.upload(Slot::model(Role::Head), &weight).unwrap();
+            let (site, x) = (Site::model(Op::Logits), values(rows * cols));
+            let mut all = vec![f32::NAN; rows * outputs];
+            simd.matmul(site, &mut all, &weight, &x, rows).unwrap();
+            for row in [0, 1, rows - 1] {
+                let (mut alone, x) = (vec![f32::NAN; outputs], x[row * cols..][..cols].to_vec());
+                simd.matmul(site, &mut alone, &weight, &x, 1).unwrap();
+                assert!(all[row * outputs..][..outputs] == alone, "row {row} of {rows}");
+            }
+        }
+    }
 }
