@@ -8,10 +8,11 @@ use apr_engine::format::Format;
 use apr_engine::format::convert::{Precision, Progress, Recipe, Summary, convert_file};
 use apr_engine::model::Model;
 use apr_engine::{Code, Dtype};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::steps;
 use crate::cli::{ConvertArgs, ExportArgs, FormatName, ImportArgs, QuantizeArgs, Target};
 use crate::failure::Failure;
 use crate::gate::{Admission, ContractState};
@@ -174,13 +175,10 @@ fn check_target(target: &Target, to: Format) -> Result<(), Failure> {
 
 /// The bar of a conversion, hidden where none is wanted.
 pub(super) fn bar(terminal: &Terminal) -> Result<ProgressBar, Failure> {
-    let target =
-        if terminal.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template(
+    steps::line(
+        terminal,
         "{bar:40} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
-    );
-    let style = style.map_err(|error| Failure::broken(format_args!("progress bar: {error}")))?;
-    Ok(ProgressBar::with_draw_target(None, target).with_style(style))
+    )
 }
 
 fn report(

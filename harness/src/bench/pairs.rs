@@ -80,17 +80,12 @@ pub fn against(
         lm.reset();
         watch.time(|| lm.forward(prompt, Want::Last, &mut NoProbe).map(drop))
     };
-    let prefill =
-        turns(
-            Step::one("prompt, in turns"),
-            watch,
-            |own| if own { read(first) } else { read(second) },
-        )?;
+    let step = Step::one("prompt, in turns");
+    let prefill = turns(step, watch, |own| if own { read(first) } else { read(second) })?;
     let before = &ids[..options.first];
     let tokens = |lm: &mut dyn Lm| Ok(decode(lm, before, TOKENS, watch)?.iter().sum());
-    let decoded = turns(Step::one("decode, in turns"), watch, |own| {
-        if own { tokens(first) } else { tokens(second) }
-    })?;
+    let step = Step::one("decode, in turns");
+    let decoded = turns(step, watch, |own| if own { tokens(first) } else { tokens(second) })?;
     Ok([prefill, decoded])
 }
 
