@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::contract::Severity;
 
+/// Every backend by its name.
+pub const BACKENDS: [&str; 3] = ["scalar", "simd", "cuda"];
+
 /// One model file in one form: what a case is run on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct ModelRef {

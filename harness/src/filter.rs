@@ -2,23 +2,44 @@
 //!
 //! `gate(=logits) & !backend(cuda) | tag(quick*)`. `&` binds tighter than `|`, `!` tightest; parentheses group. Inside
 //! the brackets `=text` is exact, `~text` is a part, and plain text is exact with `*` for any run of characters.
-//! A word without brackets selects cases whose printed id contains it.
+//! A word without brackets selects cases whose printed id contains it; `tied` alone is short for `has(tied-head)`.
+//!
+//! Some subjects are facts of the judged file: `stored(blocks)`, `stored(plain)` and `stored(q4_k)` speak of the weights
+//! that are multiplied and `bits(<8)` of the fewest bits per value among them, `format(gguf)`, `family(llama)` and
+//! `has(template)` of what the file states, `params(<1e9)` and `layers(>=12)` of its size, with `k`, `M`, `B` and `T` for
+//! powers of a thousand. What is unknown of a file is
+//! neither true nor false, nor is its opposite, and a filter that remains undecided selects.
+
+mod size;
+mod vocabulary;
 
 use std::fmt;
 
 use crate::judge::Planned;
+use crate::nearest::did_you_mean;
+
+use size::Size;
+pub use vocabulary::Stray;
 
 /// What a filter can ask of a case.
 const SUBJECTS: &[&str] = &[
     "contract", "gate", "id", "model", "form", "backend", "isa", "threads", "severity", "tag",
-    "need", "ref", "check", "tier", "kill",
+    "need", "ref", "check", "tier", "kill", "stored", "bits", "format", "family", "has", "params",
+    "layers",
 ];
+
+/// Subjects that are facts of the judged file, and need no name that a suite gave.
+pub(crate) const FACTS: &[&str] =
+    &["stored", "bits", "format", "family", "has", "params", "layers"];
+
+/// Facts that are numbers.
+const NUMBERS: &[&str] = &["bits", "params", "layers"];
 
 /// Deepest nesting of parentheses and negations.
 const DEPTH_MAX: usize = 64;
 
 /// A parsed filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
     /// Every case.
     All,
@@ -33,26 +54,53 @@ pub enum Filter {
 }
 
 /// One question about a case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     subject: &'static str,
     pattern: Match,
 }
 
 /// How a text is matched.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Match {
     Exact(String),
     Part(String),
     Glob(String),
+    Size(Size),
 }
 
 impl Match {
+    /// What stands inside the brackets of a question about `subject`; `None` when it is no number and ought to be one.
+    fn parse(subject: &str, text: &str) -> Option<Self> {
+        if NUMBERS.contains(&subject) {
+            return Size::parse(text).map(Self::Size);
+        }
+        // Facts are written in lower case.
+        let text = if FACTS.contains(&subject) { text.to_ascii_lowercase() } else { text.into() };
+        Some(match (text.strip_prefix('='), text.strip_prefix('~')) {
+            (Some(exact), _) => Self::Exact(exact.trim().to_owned()),
+            (_, Some(part)) => Self::Part(part.trim().to_owned()),
+            _ => Self::Glob(text),
+        })
+    }
+
     fn holds(&self, text: &str) -> bool {
         match self {
             Self::Exact(wanted) => text == wanted,
             Self::Part(wanted) => text.contains(wanted.as_str()),
             Self::Glob(pattern) => glob(pattern.as_bytes(), text.as_bytes()),
+            Self::Size(size) => text.parse().is_ok_and(|number| size.holds(number)),
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.pattern {
+            Match::Exact(text) => write!(f, "{}(={text})", self.subject),
+            Match::Part(text) => write!(f, "{}(~{text})", self.subject),
+            Match::Glob(text) => write!(f, "{}({text})", self.subject),
+            Match::Size(size) => write!(f, "{}({size})", self.subject),
         }
     }
 }
@@ -115,36 +163,62 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Whether the filter selects `case`.
+    /// Whether the filter selects `case`; what depends on unknown facts is selected.
     pub fn selects(&self, case: &Planned) -> bool {
-        self.ask(&|question| {
-            answers(question.subject, case).iter().any(|text| question.pattern.holds(text))
-        })
+        self.ask(&|question| question.holds_of(case)) != Some(false)
     }
 
-    /// Evaluates with `answer` for each question.
-    pub(crate) fn ask(&self, answer: &dyn Fn(&Question) -> bool) -> bool {
+    /// Evaluates with `answer` for each question; `None` is unknown, and so is what depends on it.
+    pub(crate) fn ask(&self, answer: &dyn Fn(&Question) -> Option<bool>) -> Option<bool> {
         match self {
-            Self::All => true,
+            Self::All => Some(true),
             Self::Is(question) => answer(question),
-            Self::Not(inner) => !inner.ask(answer),
-            Self::And(left, right) => left.ask(answer) && right.ask(answer),
-            Self::Or(left, right) => left.ask(answer) || right.ask(answer),
+            Self::Not(inner) => inner.ask(answer).map(|it| !it),
+            Self::And(left, right) => match (left.ask(answer), right.ask(answer)) {
+                (Some(false), _) | (_, Some(false)) => Some(false),
+                (left, right) => left.and(right),
+            },
+            Self::Or(left, right) => match (left.ask(answer), right.ask(answer)) {
+                (Some(true), _) | (_, Some(true)) => Some(true),
+                (left, right) => left.and(right),
+            },
+        }
+    }
+
+    /// Every question of the filter, in the order in which they are written.
+    pub(crate) fn questions(&self) -> Vec<&Question> {
+        match self {
+            Self::All => Vec::new(),
+            Self::Is(question) => vec![question],
+            Self::Not(inner) => inner.questions(),
+            Self::And(left, right) | Self::Or(left, right) => {
+                let mut questions = left.questions();
+                questions.extend(right.questions());
+                questions
+            }
         }
     }
 
     /// Every subject the filter asks about.
     pub(crate) fn subjects(&self) -> Vec<&'static str> {
-        match self {
-            Self::All => Vec::new(),
-            Self::Is(question) => vec![question.subject],
-            Self::Not(inner) => inner.subjects(),
-            Self::And(left, right) | Self::Or(left, right) => {
-                let mut subjects = left.subjects();
-                subjects.extend(right.subjects());
-                subjects
-            }
+        self.questions().into_iter().map(|question| question.subject).collect()
+    }
+}
+
+impl Question {
+    /// Whether it holds of `case`; `None` when it asks for a fact of the file that is unknown.
+    fn holds_of(&self, case: &Planned) -> Option<bool> {
+        if !FACTS.contains(&self.subject) {
+            return Some(answers(self.subject, case).iter().any(|text| self.pattern.holds(text)));
         }
+        if case.info.cell.model.is_none() {
+            return Some(false);
+        }
+        let facts = case.facts.as_ref()?;
+        if let Match::Size(size) = &self.pattern {
+            return facts.number(self.subject).map(|number| size.holds(number));
+        }
+        facts.texts(self.subject).map(|texts| texts.iter().any(|text| self.pattern.holds(text)))
     }
 }
 
@@ -244,10 +318,15 @@ impl Parser {
             return Err(self.wrong("expected a question such as gate(=x) or a word"));
         }
         if self.chars.get(self.at) != Some(&'(') {
-            return Ok(Question { subject: "id", pattern: Match::Part(word) });
+            return Ok(match word.as_str() {
+                "tied" => Question { subject: "has", pattern: Match::Exact("tied-head".into()) },
+                _ => Question { subject: "id", pattern: Match::Part(word) },
+            });
         }
         let Some(subject) = SUBJECTS.iter().copied().find(|subject| *subject == word) else {
-            let message = format!("unknown subject {word}; known are {}", SUBJECTS.join(", "));
+            let meant = did_you_mean(&word, SUBJECTS.iter().copied());
+            let known = SUBJECTS.join(", ");
+            let message = format!("unknown subject {word}{meant}; known are {known}");
             return Err(FilterError { at: start + 1, message });
         };
         self.at += 1;
@@ -257,13 +336,16 @@ impl Parser {
         };
         self.at = from + length + 1;
         let text: String = self.chars[from..from + length].iter().collect();
-        let text = text.trim();
-        let pattern = match (text.strip_prefix('='), text.strip_prefix('~')) {
-            (Some(exact), _) => Match::Exact(exact.trim().to_owned()),
-            (_, Some(part)) => Match::Part(part.trim().to_owned()),
-            _ => Match::Glob(text.to_owned()),
-        };
-        Ok(Question { subject, pattern })
+        let refused = |message: String| FilterError { at: from + 1, message };
+        let pattern = Match::parse(subject, text.trim()).ok_or_else(|| {
+            refused(format!(
+                "{subject} takes a number such as <1e9 or >=500M, found {:?}",
+                text.trim()
+            ))
+        })?;
+        let question = Question { subject, pattern };
+        question.known().map_err(refused)?;
+        Ok(question)
     }
 }
 
@@ -281,9 +363,12 @@ mod tests {
 
     /// Evaluates over `(subject, text)` facts.
     fn selects(filter: &str, facts: &[(&str, &str)]) -> bool {
-        Filter::parse(filter).unwrap().ask(&|question| {
-            facts.iter().any(|(subject, text)| question.holds_for(subject, text) == Some(true))
-        })
+        let answer = |question: &Question| {
+            Some(
+                facts.iter().any(|(subject, text)| question.holds_for(subject, text) == Some(true)),
+            )
+        };
+        Filter::parse(filter).unwrap().ask(&answer) == Some(true)
     }
 
     #[test]
@@ -321,5 +406,35 @@ mod tests {
         }
         assert!(Filter::parse(&"!".repeat(100_000)).is_err());
         assert!(Filter::parse(&"(".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn what_depends_on_the_unknown_is_unknown() {
+        let unknown = |text: &str| {
+            let answer = |question: &Question| (question.subject != "stored").then_some(true);
+            Filter::parse(text).unwrap().ask(&answer)
+        };
+        assert_eq!(unknown("stored(blocks)"), None);
+        assert_eq!(unknown("!stored(blocks)"), None);
+        assert_eq!(unknown("stored(blocks) & backend(simd)"), None);
+        assert_eq!(unknown("stored(blocks) | backend(simd)"), Some(true));
+        assert_eq!(unknown("stored(blocks) & !backend(simd)"), Some(false));
+    }
+
+    #[test]
+    fn values_outside_a_closed_set_are_refused_with_the_nearest_one() {
+        for (text, meant) in [
+            ("severity(blokcing)", "blocking"),
+            ("backend(=simdd)", "simd"),
+            ("stored(=q4k)", "q4_k"),
+            ("family(quen2)", "qwen2"),
+            ("has(tempate)", "template"),
+            ("need(golde)", "golden"),
+            ("form(x) & form4t(gguf)", "format"),
+        ] {
+            let error = Filter::parse(text).expect_err(text).to_string();
+            assert!(error.contains(&format!("did you mean {meant}?")), "{text}: {error}");
+        }
+        assert!(Filter::parse("severity(*) & backend(~s) & stored(Q4_K)").is_ok());
     }
 }

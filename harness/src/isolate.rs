@@ -157,7 +157,7 @@ fn judge_wire(
         .map_err(|error| format!("the case cannot be read: {error}"))?;
     let mut ctx = context(&wire)?;
     ctx.forms = wire.forms;
-    let case = Planned { info: wire.case, gate: Arc::new(wire.gate) };
+    let case = Planned { info: wire.case, gate: Arc::new(wire.gate), facts: None };
     catch_unwind(AssertUnwindSafe(|| judge::run(&case, &ctx)))
         .map_err(|panic| format!("the judge panicked: {}", crate::runner::panic_message(&*panic)))
 }

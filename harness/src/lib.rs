@@ -31,6 +31,7 @@ pub mod isolate;
 pub mod journal;
 pub mod judge;
 pub mod kill;
+pub mod nearest;
 pub mod need;
 pub mod pipeline;
 mod plausible;

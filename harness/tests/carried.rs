@@ -61,10 +61,11 @@ fn assert_green(verdicts: &[(String, Verdict)], at_least: usize) {
 #[test]
 fn every_carried_suite_loads_and_places_every_gate() {
     let catalogue = catalogue();
+    let roots = Roots { fixtures: root().join("fixtures"), built: "built".into() };
     for entry in std::fs::read_dir(root().join("suites")).expect("suites") {
         let path = entry.expect("entry").path();
         let suite = suite::load_suite(&path, &catalogue).unwrap_or_else(|error| panic!("{error}"));
-        let expansion = suite::expand(&suite, &catalogue, &Roots::default()).expect("expansion");
+        let expansion = suite::expand(&suite, &catalogue, &roots).expect("expansion");
         assert!(!expansion.cases.is_empty(), "{} is empty", suite.suite);
         if suite.suite == "default" {
             assert_eq!(expansion.unplaced, Vec::<String>::new());
@@ -79,7 +80,7 @@ fn the_pygmies_keep_every_contract_that_asks_for_no_meaning() {
 
 #[test]
 fn golden_keeps_every_contract_that_needs_no_executable() {
-    let forms = "(form(=safetensors) | form(=gguf-q4_k_m) | form(=apr) | !form(*))";
+    let forms = "(format(safetensors) | format(apr) | stored(q4_k) | !form(*))";
     let not_here = "!need(apr) & !need(exclusive)";
     assert_green(&judge_suite("default", "simd", &format!("{forms} & {not_here}")), 100);
 }

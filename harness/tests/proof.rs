@@ -88,14 +88,14 @@ fn every_gate_names_a_fault_that_exists() {
 
 #[test]
 fn gates_over_files_kill_every_fault_they_name() {
-    let forms = "form(=safetensors) | form(=gguf-q8_0) | form(=apr)";
+    let forms = "format(safetensors) | format(apr) | stored(q8_0)";
     let gates = "contract(=metadata) | contract(=tensor-layout) | contract(=format-integrity)";
     assert_proven("default", &format!("({forms}) & ({gates})"), 20);
 }
 
 #[test]
 fn gates_over_the_engine_kill_every_fault_they_name() {
-    let cells = "form(=safetensors) & backend(=simd)";
+    let cells = "format(safetensors) & backend(=simd)";
     let gates = "contract(=stages) | contract(=generation)";
     assert_proven("default", &format!("{cells} & ({gates})"), 20);
 }
@@ -158,7 +158,7 @@ fn planted_run(carried: &Carried, fault: &str) -> (u8, VerdictKind, String) {
     (record.exit_code, outcome.verdict.kind(), outcome.verdict.summary())
 }
 
-const SITES: &str = "gate(=sites-match-scalar) & form(=safetensors) & backend(=simd)";
+const SITES: &str = "gate(=sites-match-scalar) & format(safetensors) & backend(=simd)";
 
 #[test]
 fn a_planted_fault_of_the_subject_ends_the_run_with_1() {

@@ -42,6 +42,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: &'static [Self] = &[Self::Gguf, Self::SafeTensors, Self::Apr];
+
     /// Lower-case name used in case ids and reports.
     pub const fn name(self) -> &'static str {
         match self {

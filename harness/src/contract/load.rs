@@ -124,14 +124,19 @@ pub fn load_waivers(text: &str, file: &Path) -> Result<Vec<Waiver>, CatalogueErr
     Ok(waivers.waivers)
 }
 
-/// The `*.yaml` files of a directory, sorted.
+/// The `*.yaml` files of a directory, sorted. A file that would be passed over because it ends in `.yml` is an error.
 pub(crate) fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>, CatalogueError> {
     let refused = |error: std::io::Error| CatalogueError::whole(directory, error.to_string());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(refused)? {
         let path = entry.map_err(refused)?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        let extension = path.extension().unwrap_or_default();
+        if extension == "yaml" {
             files.push(path);
+        } else if ["yml", "yaml"].iter().any(|other| extension.eq_ignore_ascii_case(other)) {
+            let named = path.with_extension("yaml");
+            let message = format!("would be passed over; did you mean {}?", named.display());
+            return Err(CatalogueError::whole(&path, message));
         }
     }
     files.sort();

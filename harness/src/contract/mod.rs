@@ -69,7 +69,8 @@ pub struct Gate {
     /// How long the gate takes; suites choose up to which tier they go.
     #[serde(default)]
     pub tier: Tier,
-    /// The cells the gate is meant for, as a filter over `model`, `form`, `backend`; all when absent.
+    /// The cells the gate is meant for, as a filter over `backend`, facts of the file such as `stored(blocks)` and
+    /// `has(template)`, and the names `model` and `form` of a suite; all when absent.
     #[serde(default)]
     pub on: Option<String>,
     /// Wall-clock limit in seconds; the runner has a default.
@@ -119,6 +120,9 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Every severity, the heaviest first.
+    pub const ALL: [Self; 4] = [Self::Blocking, Self::Major, Self::Minor, Self::Info];
+
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -141,6 +145,9 @@ impl Severity {
 }
 
 impl Tier {
+    /// Every tier, the quickest first.
+    pub const ALL: [Self; 3] = [Self::Quick, Self::Standard, Self::Deep];
+
     /// Lower-case name.
     pub const fn name(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use super::check::{ConversionRule, Invariant};
 use super::load::{CatalogueError, line_of};
 use super::{Check, Contract, Gate, Scope};
 use crate::fault::library;
-use crate::filter::Filter;
+use crate::filter::{FACTS, Filter};
 use crate::need;
 
 /// A contradiction, with the gate it stands in.
@@ -98,6 +98,8 @@ fn reach(gate: &Gate) -> Result<(), String> {
         Scope::Form => &["model", "form"],
         Scope::FormBackend => &["model", "form", "backend", "isa", "threads"],
     };
+    let facts: &[&str] = if allowed.is_empty() { &[] } else { FACTS };
+    let allowed = [allowed, facts].concat();
     match filter.subjects().iter().find(|subject| !allowed.contains(subject)) {
         Some(subject) => Err(format!(
             "on: {subject} is no dimension of a {} gate; it has {allowed:?}",

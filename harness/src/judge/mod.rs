@@ -46,6 +46,7 @@ use std::sync::Arc;
 use crate::case::CaseInfo;
 use crate::contract::{Check, Gate};
 use crate::fault::HarnessFault;
+use crate::suite::Facts;
 use crate::verdict::Verdict;
 
 /// A case that is ready to run: what reports say of it, and the gate with its typed check.
@@ -55,6 +56,8 @@ pub struct Planned {
     pub info: CaseInfo,
     /// The gate, shared by all its cases.
     pub gate: Arc<Gate>,
+    /// What is known of the judged file; `None` without one, and in a child, which chooses no cases.
+    pub facts: Option<Arc<Facts>>,
 }
 
 /// Judges one case.

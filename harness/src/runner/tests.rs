@@ -34,6 +34,7 @@ pub(crate) fn planned_for_tests(contract: &str, count: usize) -> Vec<Planned> {
                 required: true,
             },
             gate: Arc::new(gate),
+            facts: None,
         })
         .collect()
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{Build, Form, Model, Origin, Suite};
+use super::{Build, Facts, Form, Model, Origin, Suite};
 use crate::case::{CaseId, CaseInfo, Cell, ModelRef};
-use crate::contract::check::{Against, IdSource, OtherSide, Path, PathEqual, Rival};
+use crate::contract::check::{
+    Against, ConversionRule, IdSource, OtherSide, Path, PathEqual, Rival,
+};
 use crate::contract::parameter::ParameterValue;
 use crate::contract::{Catalogue, CatalogueError, Check, Gate, Scope};
 use crate::filter::{Filter, FilterError};
@@ -69,6 +71,7 @@ pub fn expand(
     let wanted = Filter::parse(suite.filter.as_deref().unwrap_or_default())?;
     let mut expansion = Expansion { builds: builds(suite, roots), ..Expansion::default() };
     let cells = Cells::new(suite, roots);
+    let facts = FormFacts::read(&cells.form, &expansion.builds);
     expansion.forms = cells.form.iter().filter_map(|cell| cell.model.clone()).collect();
     for contract in suite.contracts.iter().filter_map(|name| catalogue.contracts.get(name)) {
         for gate in contract.gates.iter().filter(|gate| gate.tier <= suite.tier) {
@@ -77,6 +80,7 @@ pub fn expand(
             let before = expansion.cases.len();
             for cell in cells.of(gate.check.scope()) {
                 let mut case = planned(&contract.contract, &gate, cell.clone());
+                case.facts = facts.of(&case);
                 if on.selects(&case)
                     && is_meaningful(&gate.check, cell, suite)
                     && wanted.selects(&case)
@@ -99,6 +103,34 @@ pub fn expand(
     Ok(expansion)
 }
 
+/// The facts of every form, by its path.
+struct FormFacts(BTreeMap<PathBuf, Arc<Facts>>);
+
+impl FormFacts {
+    /// Reads each form once; one that is not built yet follows from its source.
+    fn read(forms: &[Cell], builds: &BTreeMap<PathBuf, (Build, PathBuf)>) -> Self {
+        let facts = |path: &PathBuf| {
+            let (mut root, mut legs) = (path, Vec::new());
+            while let Some((build, source)) = builds.get(root) {
+                legs.insert(0, build);
+                root = source;
+            }
+            (path.clone(), Arc::new(Facts::built(root, &legs)))
+        };
+        Self(
+            forms
+                .iter()
+                .filter_map(|cell| cell.model.as_ref())
+                .map(|form| facts(&form.path))
+                .collect(),
+        )
+    }
+
+    fn of(&self, case: &Planned) -> Option<Arc<Facts>> {
+        self.0.get(&case.info.cell.model.as_ref()?.path).cloned()
+    }
+}
+
 fn planned(contract: &str, gate: &Arc<Gate>, cell: Cell) -> Planned {
     let id = CaseId { contract: contract.to_owned(), gate: gate.id.clone(), cell: cell.clone() };
     let info = CaseInfo {
@@ -111,7 +143,7 @@ fn planned(contract: &str, gate: &Arc<Gate>, cell: Cell) -> Planned {
         cell,
         required: false,
     };
-    Planned { info, gate: Arc::clone(gate) }
+    Planned { info, gate: Arc::clone(gate), facts: None }
 }
 
 /// The cells of each scope, made once.
@@ -198,6 +230,10 @@ fn is_meaningful(check: &Check, cell: &Cell, suite: &Suite) -> bool {
         Check::TokenIds(ids) => match &ids.against {
             IdSource::Form(form) => other_form(form),
             IdSource::File(_) => true,
+        },
+        Check::Conversion(conversion) => match &conversion.rule {
+            ConversionRule::SameAs { form } => other_form(form),
+            _ => true,
         },
         // Only the vector backend has threads and instruction sets to choose from.
         Check::PathEqual(PathEqual { path: Path::Threads(_) | Path::Isa, .. }) => {

@@ -3,6 +3,7 @@
 //! A suite is a YAML file; [`expand`] makes its matrix, which fixes the denominator before anything runs.
 
 mod expand;
+pub(crate) mod facts;
 mod include;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use expand::{ExpandError, Expansion, Roots, expand};
+pub use facts::Facts;
 
+use crate::case::BACKENDS;
 use crate::contract::load::{self, CatalogueError, one_key};
 use crate::contract::parameter::{Scalar, Setting};
 use crate::contract::{Catalogue, Tier};
 use crate::filter::Filter;
 use crate::judge::BackendSpec;
+use crate::nearest::did_you_mean;
 
 /// Values of parameters, by contract and name.
 pub type Values = BTreeMap<String, BTreeMap<String, Scalar>>;
@@ -134,6 +138,15 @@ pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Suite).to_value()
 }
 
+/// The names of the suites in `folder`, sorted.
+///
+/// # Errors
+/// A folder that cannot be read; a file in it that would be passed over.
+pub fn names(folder: &Path) -> Result<Vec<String>, CatalogueError> {
+    let stem = |file: &PathBuf| file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    Ok(load::yaml_files(folder)?.iter().filter_map(stem).collect())
+}
+
 /// Reads `file` and everything it includes, and checks it against the catalogue.
 ///
 /// # Errors
@@ -142,6 +155,9 @@ pub fn schema() -> serde_json::Value {
 pub fn load_suite(file: &Path, catalogue: &Catalogue) -> Result<Suite, CatalogueError> {
     let all: Vec<String> = catalogue.names().cloned().collect();
     let suite = include::read(file, &all)?;
+    if let Some(folder) = file.parent().filter(|folder| folder.is_dir()) {
+        names(folder)?;
+    }
     suite.check(file, catalogue)?;
     Ok(suite)
 }
@@ -195,18 +211,25 @@ impl Suite {
         }
         let unknown = |wanted: &&String| catalogue.names().all(|name| name != *wanted);
         if let Some(name) = self.contracts.iter().find(unknown) {
-            return wrong(format!("contracts: no contract is called {name}"));
+            let meant = did_you_mean(name, catalogue.names().map(String::as_str));
+            return wrong(format!("contracts: no contract is called {name}{meant}"));
         }
         if self.contracts.is_empty() || self.backends.is_empty() {
             return wrong("a suite without contracts or backends runs nothing".into());
         }
-        let unknown = |name: &&String| !["scalar", "simd", "cuda"].contains(&name.as_str());
+        let unknown = |name: &&String| !BACKENDS.contains(&name.as_str());
         if let Some(name) = self.backends.iter().find(unknown) {
-            return wrong(format!("backends: {name} is none of scalar, simd, cuda"));
+            return wrong(format!("backends: {name} is none of {}", BACKENDS.join(", ")));
         }
         for (what, text) in [("required", &self.required), ("filter", &self.filter)] {
-            if let Some(Err(error)) = text.as_deref().map(Filter::parse) {
-                return wrong(format!("{what}: {error}"));
+            match text.as_deref().map(Filter::parse) {
+                Some(Err(error)) => return wrong(format!("{what}: {error}")),
+                Some(Ok(filter)) => {
+                    if let Some(stray) = filter.stray_name(catalogue) {
+                        return wrong(format!("{what}: {stray}"));
+                    }
+                }
+                None => {}
             }
         }
         self.check_models().or_else(wrong)

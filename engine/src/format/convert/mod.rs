@@ -9,6 +9,7 @@ use std::io::Write;
 
 use super::write::{Checksums, Outgoing, write_apr, write_gguf, write_safetensors};
 use super::{Container, Format, Metadata, Source, Typed};
+use crate::dtype::Dtype;
 use crate::error::{Code, Error, Result};
 use crate::model::{Model, Slot};
 use crate::text::Tokenizer;
@@ -58,6 +59,27 @@ pub fn rewrite<W: Write>(source: &Source, out: W) -> Result<Checksums> {
         }
     }
     Plan::in_place(source, &containers, tensors, Precision::Stored)?.write(out)
+}
+
+/// The dtype that each tensor of `model` gets in format `to` and `precision`, by slot. Nothing is written and no
+/// weight is read.
+///
+/// # Errors
+/// Those of the parser.
+pub fn dtypes(
+    model: &Model,
+    to: Format,
+    precision: Precision,
+) -> Result<Vec<(Option<Slot>, Dtype)>> {
+    let (config, tied) = (model.config(), portable::is_tied(model)?);
+    let mut dtypes = Vec::new();
+    for container in model.source().containers()? {
+        for entry in &container.tensors {
+            let slot = Slot::parse_in(&entry.name, config.family.dialect()).map(|(slot, _)| slot);
+            dtypes.push((slot, precision.dtype(to, slot, &entry.view, config, tied)));
+        }
+    }
+    Ok(dtypes)
 }
 
 /// Metadata and tensors of a weight file that is to be written.
