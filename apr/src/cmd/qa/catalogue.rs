@@ -8,10 +8,12 @@ use apr_harness::contract::Catalogue;
 use apr_harness::coverage::Coverage;
 use apr_harness::coverage::claim::Claims;
 use apr_harness::judge::BackendSpec;
+use apr_harness::nearest::did_you_mean;
 use apr_harness::sheet::Sheet;
 use apr_harness::suite::{self, ExpandError, Expansion, Roots, Suite};
+use clap::CommandFactory;
 
-use crate::cli::QaOptions;
+use crate::cli::{Cli, QaOptions};
 use crate::failure::Failure;
 
 /// Suite of a run without a model: the carried fixture.
@@ -98,14 +100,11 @@ pub(crate) fn expand(
     let catalogue = root.catalogue()?;
     let usual = if options.model.is_some() { SUITE_MODEL } else { SUITE_CARRIED };
     let name = options.suite.as_deref().unwrap_or(usual);
-    let file = if Path::new(name).extension().is_some_and(|extension| extension == "yaml") {
-        PathBuf::from(name)
-    } else {
-        root.0.join("suites").join(name).with_extension("yaml")
-    };
+    let file = suite_file(root, name)?;
     let mut suite = suite::load_suite(&file, &catalogue).map_err(Failure::usage)?;
     if let Some(model) = &options.model {
         let path = std::path::absolute(model).unwrap_or_else(|_| model.clone());
+        refuse_subcommand(model)?;
         let source = apr_engine::format::Source::open(&path)?;
         suite = suite.on_model("model", source.format().name(), &path);
     }
@@ -114,6 +113,45 @@ pub(crate) fn expand(
     }
     let expansion = expanded(root, &suite, &catalogue, work)?;
     Ok((suite.suite, expansion))
+}
+
+/// The file of suite `name`: a `.yaml` file, or the name of one of the carried suites.
+fn suite_file(root: &Root, name: &str) -> Result<PathBuf, Failure> {
+    let extension = Path::new(name).extension().unwrap_or_default();
+    if extension.eq_ignore_ascii_case("yml") {
+        return Err(Failure::usage(format_args!(
+            "--suite {name}: suites end in .yaml; did you mean {}?",
+            Path::new(name).with_extension("yaml").display()
+        )));
+    }
+    if extension == "yaml" {
+        return Ok(PathBuf::from(name));
+    }
+    let folder = root.0.join("suites");
+    let known = suite::names(&folder).map_err(Failure::usage)?;
+    if known.iter().any(|known| known == name) {
+        return Ok(folder.join(name).with_extension("yaml"));
+    }
+    let meant = did_you_mean(name, known.iter().map(String::as_str));
+    let known = known.join(", ");
+    let message = format!("--suite: no suite is called {name}, known are {known}{meant}");
+    Err(Failure::usage(message))
+}
+
+/// Refuses a word that is no file but may have been meant as a subcommand.
+fn refuse_subcommand(model: &Path) -> Result<(), Failure> {
+    let word = model.to_string_lossy();
+    if model.exists() || word.contains(['.', '/', '\\']) {
+        return Ok(());
+    }
+    let qa = Cli::command();
+    let qa = qa.find_subcommand("qa").into_iter().flat_map(clap::Command::get_subcommands);
+    let known: Vec<&str> = qa.map(clap::Command::get_name).collect();
+    let meant = did_you_mean(&word, known.iter().copied());
+    Err(Failure::broken(format_args!(
+        "{word}: there is no such file, and `apr qa` has the subcommands {} only{meant}",
+        known.join(", ")
+    )))
 }
 
 /// The matrix of suite `name` on `form` and `backend`, with the model also as a GGUF file of the same blocks where it is none.

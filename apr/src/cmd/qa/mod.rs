@@ -5,6 +5,7 @@ mod coverage;
 mod list;
 mod prove;
 pub(crate) mod reports;
+mod select;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,13 @@ use std::time::Duration;
 use apr_engine::backend::Device;
 use apr_harness::case::ModelRef;
 use apr_harness::contract::load;
+use apr_harness::contract::waiver::Waiver;
 use apr_harness::event::{RunRecord, Sink};
 use apr_harness::fault::library;
-use apr_harness::filter::Filter;
 use apr_harness::isolate::{Isolation, Wire, answer};
 use apr_harness::journal::Journal;
 use apr_harness::judge::{BackendSpec, JudgeContext, Planned};
+use apr_harness::nearest::did_you_mean;
 use apr_harness::need::Needs;
 use apr_harness::pipeline;
 use apr_harness::proof;
@@ -74,6 +76,7 @@ pub(crate) struct Plan {
     root: Root,
     suite: String,
     expansion: Expansion,
+    waivers: Vec<Waiver>,
     work: tempfile::TempDir,
 }
 
@@ -82,26 +85,16 @@ impl Plan {
         let root = Root::find(options.root.as_deref())?;
         let work = scratch()?;
         let (suite, mut expansion) = catalogue::expand(&root, options, work.path())?;
+        let ids = expansion.cases.iter().map(|case| case.info.id.clone()).collect();
+        let waivers = waivers(options.waivers.as_deref())?;
+        let catalogue = root.catalogue()?;
+        select::waivers(&waivers, &catalogue, &ids)?;
         if let Some(text) = &options.filter {
-            let filter = Filter::parse(text)
-                .map_err(|error| Failure::usage(format_args!("--filter: {error}")))?;
-            expansion.cases.retain(|case| filter.selects(case));
+            select::filter(text, &catalogue, &mut expansion.cases)?;
         }
-        if let Some(unknown) =
-            options.case.iter().find(|id| expansion.cases.iter().all(|case| case.info.id != **id))
-        {
-            return Err(Failure::usage(format_args!("--case: no case is called {unknown}")));
-        }
-        if !options.case.is_empty() {
-            expansion.cases.retain(|case| options.case.contains(&case.info.id));
-        }
-        for need in &options.require {
-            for case in &mut expansion.cases {
-                case.info.required |= case.gate.needs.contains(need)
-                    || case.info.cell.backend.as_deref() == Some(need.as_str());
-            }
-        }
-        Ok(Self { root, suite, expansion, work })
+        select::exactly(&options.case, &mut expansion.cases)?;
+        select::require(&options.require, &mut expansion.cases)?;
+        Ok(Self { root, suite, expansion, waivers, work })
     }
 
     /// The gates that speak of a stage of the pipeline, on one model and backend.
@@ -114,7 +107,13 @@ impl Plan {
         let catalogue = root.catalogue()?;
         let expansion = pipeline::expansion(&catalogue, form, backend)
             .map_err(|error| Failure::usage(format_args!("contracts: {error}")))?;
-        Ok(Self { root, suite: "check".to_owned(), expansion, work: scratch()? })
+        Ok(Self {
+            root,
+            suite: "check".to_owned(),
+            expansion,
+            waivers: Vec::new(),
+            work: scratch()?,
+        })
     }
 
     /// The cases of suite `name` on `form` and `backend`, with the model also as a GGUF file of the same blocks where it is none.
@@ -126,7 +125,7 @@ impl Plan {
     ) -> Result<Self, Failure> {
         let work = scratch()?;
         let expansion = catalogue::beside_gguf(&root, name, form, backend, work.path())?;
-        Ok(Self { root, suite: name.to_owned(), expansion, work })
+        Ok(Self { root, suite: name.to_owned(), expansion, waivers: Vec::new(), work })
     }
 
     /// Leaves cases out.
@@ -150,8 +149,11 @@ impl Plan {
 
     /// A run in which the fault `id` concerns no case would be green, and would say nothing of the fault.
     fn planted(&self, ctx: &JudgeContext, id: &str) -> Result<JudgeContext, Failure> {
-        let fault = library::by_id(id)
-            .ok_or_else(|| Failure::usage(format_args!("--plant: no fault is called {id}")))?;
+        let fault = library::by_id(id).ok_or_else(|| {
+            let faults = library::all();
+            let meant = did_you_mean(id, faults.iter().map(|fault| fault.info.id));
+            Failure::usage(format_args!("--plant: no fault is called {id}{meant}"))
+        })?;
         let cases = self.cases().len();
         if cases > 0 && !self.cases().iter().any(|case| proof::takes(&fault, case, ctx)) {
             return Err(Failure::new(
@@ -180,6 +182,13 @@ impl Plan {
         };
         provenance::gather(&origin).map_err(|error| Failure::broken(format_args!("{error}")))
     }
+}
+
+/// The waivers in `file`.
+fn waivers(file: Option<&Path>) -> Result<Vec<Waiver>, Failure> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    let text = load::read(file).map_err(Failure::usage)?;
+    load::load_waivers(&text, file).map_err(Failure::usage)
 }
 
 fn scratch() -> Result<tempfile::TempDir, Failure> {
@@ -234,10 +243,7 @@ fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Res
         executable().map(|program| Isolation { program, args: vec!["__case".to_owned()] });
     run_options.notes =
         plan.expansion.unplaced.iter().map(|gate| format!("{gate} found no cell")).collect();
-    if let Some(file) = &options.waivers {
-        let text = load::read(file).map_err(Failure::usage)?;
-        run_options.waivers = load::load_waivers(&text, file).map_err(Failure::usage)?;
-    }
+    run_options.waivers.clone_from(&plan.waivers);
     if let Some(text) = &options.shard {
         let shard = runner::parse_shard(text, plan.cases().len())
             .map_err(|error| Failure::usage(format_args!("--shard: {error}")))?;
