@@ -123,6 +123,7 @@ pub(crate) fn run(
     facts(&model, lm.as_ref(), load, terminal)?;
 
     let prepared = prepare(args, &model, &prompt)?;
+    report_unspelled(&model, &prompt, terminal)?;
     terminal.fact("prompt tokens", prepared.ids().len())?;
     let mut clock = Clock::new();
     let answer =
@@ -196,6 +197,16 @@ fn facts(model: &Model, lm: &dyn Lm, load: Duration, terminal: &Terminal) -> Res
     terminal.fact("cache type", lm.cache_type())?;
     terminal.fact("backend", lm.backend_name())?;
     terminal.fact("load time", format_args!("{:.1} ms", milliseconds(load)))
+}
+
+/// A prompt that loses characters is answered, and the loss is reported.
+fn report_unspelled(model: &Model, prompt: &str, terminal: &Terminal) -> Result<(), Failure> {
+    let lost = model.tokenizer()?.unspelled(prompt);
+    let Some(first) = lost.first() else { return Ok(()) };
+    terminal.notice(&format!(
+        "apr: the vocabulary has no token for {} of the prompt, the first {first:?}: left out",
+        super::validate::counted(lost.len(), "character")
+    ))
 }
 
 /// Chat template when the model has one and nobody asked for raw text.

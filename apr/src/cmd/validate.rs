@@ -121,7 +121,7 @@ fn drawn(histogram: &Histogram) -> String {
     format!("{:.2e} [{bins}] {:.2e}", histogram.from, histogram.to)
 }
 
-fn counted(count: usize, what: &str) -> String {
+pub(crate) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 

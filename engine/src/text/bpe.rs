@@ -90,6 +90,28 @@ fn check_merges(vocab: &Vocab, merges: &[(String, String)], first: usize) -> Res
     Ok(())
 }
 
+/// A byte-level vocabulary with entries of several characters and no merge that makes one is half a
+/// description: every text would be cut into single bytes, which no model was trained on.
+///
+/// # Errors
+/// [`Code::TokenizerInvalid`] at `field` when `merges`, their number, is zero.
+pub(super) fn check_merged<'a>(
+    entries: impl Iterator<Item = &'a str>,
+    merges: usize,
+    field: &str,
+) -> Result<()> {
+    if merges > 0 {
+        return Ok(());
+    }
+    let joined: Vec<&str> = entries.filter(|entry| entry.chars().nth(1).is_some()).collect();
+    let Some(first) = joined.iter().min() else { return Ok(()) };
+    Err(Error::new(Code::TokenizerInvalid)
+        .field(field)
+        .expected(format!("the merges that make {} entries, {first:?} among them", joined.len()))
+        .found("none")
+        .hint("convert the model again together with its tokenizer's merges"))
+}
+
 /// Runs `call` of the `tokenizers` crate; its errors and panics become errors at `field`.
 pub(super) fn contain<T>(field: &str, call: impl FnOnce() -> CrateResult<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokenizers::models::bpe::{Merges, Vocab};
 
 use super::added::AddedToken;
-use super::bpe::{Bpe, BpeRules, PreType, build_model};
+use super::bpe::{Bpe, BpeRules, PreType, build_model, check_merged};
 use super::json::split_merge;
-use super::pieces::{Kind, PieceTable, byte_level_text, char_of_byte, parse_byte_token};
+use super::pieces::{Kind, PieceTable, byte_level_text, parse_byte_token};
 use super::side_by_side::side_by_side;
 use super::spm::{SPACE, Spm};
 use super::tokenizer::{check_token_len, invalid};
@@ -150,13 +150,7 @@ pub(super) fn bpe(vocab: &GgufVocab<'_>, kinds: &[Kind]) -> Result<Bpe> {
     let (entries, merges) =
         side_by_side(vocab.tokens.len(), || entries(vocab, kinds), || merges(vocab));
     let (entries, merges) = (entries?, merges?);
-    let missing =
-        (0..=255).map(char_of_byte).find(|c| !entries.contains_key(c.to_string().as_str()));
-    if let Some(character) = missing {
-        return Err(invalid("tokenizer.ggml.tokens")
-            .expected("an entry for each of the 256 bytes")
-            .found(format!("no {character}")));
-    }
+    check_merged(entries.keys().map(String::as_str), merges.len(), "tokenizer.ggml.merges")?;
     let rules = BpeRules { ignore_merges: pre.ignore_merges, ..BpeRules::default() };
     let model = build_model(entries, merges, rules)?;
     let pre_tokenizer = Some(pre_tokenizer);

@@ -5,7 +5,7 @@
 //! needed (pieces are decoded by their spelling), and the post-processor is reduced to the ids it puts
 //! before and after a text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper};
 
 use super::added::AddedToken;
-use super::bpe::{Bpe, BpeRules, build_model, contain};
+use super::bpe::{Bpe, BpeRules, build_model, check_merged, contain};
 use crate::error::{Code, Error, Result};
 
 /// Largest `tokenizer.json`; real ones reach 35 MB.
@@ -183,6 +183,12 @@ pub(super) fn load(bytes: &[u8]) -> Result<Loaded> {
         unk_token: model.unk_token.clone(),
     };
     let merges = checked_merges(model.merges)?;
+    if byte_level {
+        let added: BTreeSet<&str> =
+            added_tokens.iter().map(|token| token.content.as_str()).collect();
+        let own = vocab.iter().map(|(token, _)| token.as_str());
+        check_merged(own.filter(|token| !added.contains(token)), merges.len(), "model.merges")?;
+    }
     let (prefix, suffix) = surroundings(&post_processor, 0)?;
     let bpe = Bpe {
         normalizer: component::<NormalizerWrapper>(normalizer, "normalizer")?,
@@ -253,7 +259,7 @@ fn checked_vocab(vocab: VocabEntries, added: usize) -> Result<Vec<(String, u32)>
     }
     let most = id_limit(vocab.len() + added);
     let mut owner = BTreeMap::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (token, id) in &vocab {
         if *id >= most {
             let error = invalid(field).expected(format!("ids below {most}"));

@@ -76,6 +76,8 @@ pub struct Tokenizer {
     prefix: Vec<u32>,
     suffix: Vec<u32>,
     strips_leading_space: bool,
+    /// Entries spell bytes in the byte-level alphabet.
+    byte_level: bool,
 }
 
 pub(super) fn invalid(field: &str) -> Error {
@@ -96,6 +98,7 @@ impl Tokenizer {
         let pieces = json_pieces(&loaded)?;
         let mut tokenizer = Self {
             strips_leading_space: loaded.strips_leading_space,
+            byte_level: loaded.byte_level,
             engine: Engine::Bpe(Box::new(loaded.bpe)),
             raw: added(&loaded.added, false)?,
             normalized: added(&loaded.added, true)?,
@@ -179,6 +182,7 @@ impl Tokenizer {
             prefix: Vec::new(),
             suffix: Vec::new(),
             strips_leading_space: !byte_level && vocab.add_space_prefix.unwrap_or(true),
+            byte_level,
         };
         tokenizer.bos = tokenizer.checked(vocab.bos, "tokenizer.ggml.bos_token_id")?;
         tokenizer.eos = tokenizer.checked(vocab.eos, "tokenizer.ggml.eos_token_id")?;
@@ -246,6 +250,21 @@ impl Tokenizer {
             return Ok(ids);
         }
         Ok([self.prefix.as_slice(), &ids, &self.suffix].concat())
+    }
+
+    /// The characters of `text` that no token spells: [`Tokenizer::encode`] leaves out the bytes that a
+    /// byte-level vocabulary without an unknown token lacks, as transformers and llama.cpp do.
+    pub fn unspelled(&self, text: &str) -> Vec<char> {
+        let Engine::Bpe(bpe) = &self.engine else { return Vec::new() };
+        if !self.byte_level || bpe.model.get_unk_token().is_some() {
+            return Vec::new();
+        }
+        let lacks = |byte: u8| bpe.entry(char_of_byte(byte).encode_utf8(&mut [0; 4])).is_none();
+        let lacking: Vec<bool> = (0..=255).map(lacks).collect();
+        let mut bytes = [0; 4];
+        let lost =
+            |c: &char| c.encode_utf8(&mut bytes).bytes().any(|byte| lacking[usize::from(byte)]);
+        text.chars().filter(lost).collect()
     }
 
     /// The ids of `text`, control strings recognised except across `barriers` (ascending byte positions).
@@ -432,7 +451,7 @@ fn json_pieces(loaded: &json::Loaded) -> Result<PieceTable> {
         let kind = if token.special { Kind::Control } else { Kind::UserDefined };
         entries.insert(token.id, (token.content.clone().into_bytes(), kind));
     }
-    check_bytes(loaded)?;
+    check_unknown(loaded)?;
     let mut table = PieceTable::default();
     for (id, (bytes, kind)) in entries {
         while table.len() < id as usize {
@@ -443,32 +462,18 @@ fn json_pieces(loaded: &json::Loaded) -> Result<PieceTable> {
     Ok(table)
 }
 
-/// A vocabulary must be able to express every byte, or say what stands for the rest.
-fn check_bytes(loaded: &json::Loaded) -> Result<()> {
-    if let Some(unk) = &loaded.unk {
-        let known = loaded.bpe.entry(unk).is_some()
-            || loaded.added.iter().any(|token| token.content == *unk);
-        return if known {
-            Ok(())
-        } else {
-            Err(invalid("model.unk_token").expected("a vocabulary entry").found(unk))
-        };
+/// An unknown token that the description names must be one that it has.
+///
+/// A byte or character without an entry is no fault of a vocabulary: published ones lack bytes that
+/// no UTF-8 text holds and control characters. Text that needs one loses it ([`Tokenizer::unspelled`]).
+fn check_unknown(loaded: &json::Loaded) -> Result<()> {
+    let Some(unk) = &loaded.unk else { return Ok(()) };
+    let known =
+        loaded.bpe.entry(unk).is_some() || loaded.added.iter().any(|token| token.content == *unk);
+    if known {
+        return Ok(());
     }
-    let missing = |spell: fn(u8) -> String| {
-        (0..=255).map(spell).find(|token| loaded.bpe.entry(token).is_none())
-    };
-    let missing = match (loaded.byte_level, loaded.byte_fallback) {
-        (true, _) => missing(|byte| char_of_byte(byte).to_string()),
-        (false, true) => missing(|byte| format!("<0x{byte:02X}>")),
-        (false, false) => Some("a way to spell every byte".to_owned()),
-    };
-    match missing {
-        None => Ok(()),
-        Some(token) => {
-            let expected = "an entry for each of the 256 bytes, or an unknown token";
-            Err(invalid("model.vocab").expected(expected).found(format!("no {token}")))
-        }
-    }
+    Err(invalid("model.unk_token").expected("a vocabulary entry").found(unk))
 }
 
 pub(super) fn check_token_len(token: &str) -> Result<()> {

@@ -203,10 +203,39 @@ fn ids_and_added_tokens_are_checked() {
 }
 
 #[test]
-fn a_vocabulary_without_all_bytes_is_refused() {
+fn bytes_without_an_entry_are_left_out_as_in_transformers_and_named() {
     let mut document = valid();
-    document["model"]["vocab"].as_object_mut().unwrap().remove("!");
-    assert_eq!(load(&document).map(|_| ()).expect_err("no !").code(), Code::TokenizerInvalid);
+    let vocab = document["model"]["vocab"].as_object_mut().unwrap();
+    for byte in [b'!', 0x04, 0xf1] {
+        vocab.remove(&byte_alphabet()[usize::from(byte)]);
+    }
+    let tokenizer = load(&document).unwrap();
+    // The ids are those of the `tokenizers` package 0.23 in Python.
+    for (text, ids, lost) in [
+        ("he!", vec![256], vec!['!']),
+        ("!", vec![], vec!['!']),
+        ("h\u{4}e he", vec![104, 101, 257], vec!['\u{4}']),
+        ("\u{50000}x", vec![144, 128, 128, 120], vec!['\u{50000}']),
+        ("ñ he", vec![195, 177, 257], vec![]),
+    ] {
+        assert_eq!(tokenizer.encode(text, Special::Plain).unwrap(), ids, "{text:?}");
+        assert_eq!(tokenizer.unspelled(text), lost, "{text:?}");
+    }
+    assert!(load(&valid()).unwrap().unspelled("he!\u{4}\u{50000}").is_empty());
+}
+
+#[test]
+fn a_byte_level_vocabulary_with_words_and_no_merges_is_refused() {
+    let error = load_with("/model/merges", json!([])).map(|_| ()).expect_err("no merges");
+    assert_eq!(error.code(), Code::TokenizerInvalid);
+    assert!(error.to_string().contains("model.merges"), "{error}");
+    // Nothing is missing where every entry is one byte.
+    let mut bytes = valid();
+    bytes["model"]["merges"] = json!([]);
+    for word in ["he", "Ġhe"] {
+        bytes["model"]["vocab"].as_object_mut().unwrap().remove(word);
+    }
+    assert_eq!(load(&bytes).unwrap().encode("he", Special::Plain).unwrap(), [104, 101]);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use apr_engine::text::{
 };
 use proptest::prelude::*;
 
+use crate::tokenizer::byte_alphabet;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name)
 }
@@ -231,4 +233,22 @@ proptest! {
         out.push_str(&matcher.finish());
         prop_assert_eq!(out, text.split(&stop).next().unwrap());
     }
+}
+
+#[test]
+fn a_byte_level_vocabulary_of_a_file_needs_its_merges_and_may_lack_bytes() {
+    let alphabet = byte_alphabet();
+    let lacking = [0x04, 0xf1].map(|byte: usize| alphabet[byte].as_str());
+    let mut tokens: Vec<&str> =
+        alphabet.iter().map(String::as_str).filter(|token| !lacking.contains(token)).collect();
+    tokens.push("he");
+    let vocab = GgufVocab { model: "gpt2", pre: "gpt-2", tokens, ..GgufVocab::default() };
+    let error = Tokenizer::from_vocab(&vocab).map(|_| ()).expect_err("no merges");
+    assert_eq!(error.code(), Code::TokenizerInvalid);
+    assert!(error.to_string().contains("tokenizer.ggml.merges"), "{error}");
+    let whole = GgufVocab { merges: vec!["h e"], ..vocab };
+    let tokenizer = Tokenizer::from_vocab(&whole).unwrap();
+    let ids = tokenizer.encode("h\u{4}he", Special::Plain).unwrap();
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "hhe");
+    assert_eq!((ids.len(), tokenizer.unspelled("h\u{4}he")), (2, vec!['\u{4}']));
 }
