@@ -446,6 +446,13 @@ pub(crate) struct QaOptions {
     /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
+    /// Folder of the published models that suites/real.yaml judges; default: the one that `APR_REAL_MODELS` names, else
+    /// apr/real-models in the user's cache folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) models: Option<PathBuf>,
+    /// Folder in which the forms that a suite builds are kept, and in which they are looked for before they are built.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep_forms: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -57,7 +57,11 @@ fn trials(work: &Path) -> Result<Vec<Trial>, String> {
         let file = root().join("suites").join(name).with_extension("yaml");
         let suite = suite::load_suite(&file, &catalogue).map_err(|error| error.to_string())?;
         let work = work.join(name);
-        let roots = Roots { fixtures: root().join("fixtures"), built: work.join("built") };
+        let roots = Roots {
+            fixtures: root().join("fixtures"),
+            built: work.join("built"),
+            ..Roots::default()
+        };
         let expansion = suite::expand(&suite, &catalogue, &roots)
             .map_err(|error| format!("{name}: {error}"))?;
         let filter = Filter::parse(part).map_err(|error| format!("{name}: {error}"))?;

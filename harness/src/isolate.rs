@@ -47,6 +47,8 @@ pub struct Wire {
     pub fixtures: PathBuf,
     /// Scratch directory of the run.
     pub work: PathBuf,
+    /// Directory of the published models.
+    pub published: Option<PathBuf>,
     /// Seed of everything random.
     pub seed: u64,
     /// What keys and values are cached as, where a gate does not say.
@@ -67,6 +69,7 @@ impl Wire {
             gate: Gate::clone(&case.gate),
             fixtures: ctx.fixtures.clone(),
             work: ctx.work.clone(),
+            published: ctx.published.clone(),
             seed: ctx.seed,
             cache_type: CacheTypeName(ctx.cache_type),
             builds: ctx.builds.clone(),

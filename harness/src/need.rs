@@ -15,6 +15,7 @@ pub const KNOWN: &[(&str, &str)] = &[
     ("tokenizer", "the model form carries a tokenizer"),
     ("chat-template", "the model form carries a chat template"),
     ("golden", "recorded golden prompts for the judged model"),
+    ("real-model", "a published model in the folder that scripts/fetch_real_models.py fills"),
     ("oracle", "recorded activations or logits of an independent implementation"),
     ("apr", "the apr executable"),
     ("cuda", "an NVIDIA device with a driver"),
@@ -33,7 +34,8 @@ pub const KNOWN: &[(&str, &str)] = &[
 ];
 
 /// Needs that depend on the judged form rather than on the machine; judges probe them.
-pub const OF_THE_MODEL: &[&str] = &["model", "tokenizer", "chat-template", "golden", "oracle"];
+pub const OF_THE_MODEL: &[&str] =
+    &["model", "real-model", "tokenizer", "chat-template", "golden", "oracle"];
 
 /// Whether `name` is a need a gate may name.
 pub fn is_known(name: &str) -> bool {

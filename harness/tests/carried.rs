@@ -27,7 +27,11 @@ fn judge_suite(name: &str, backend: &str, filter: &str) -> Vec<(String, Verdict)
     suite.backends = vec![backend.into()];
     suite.tier = Tier::Standard;
     let work = tempfile::tempdir().expect("work");
-    let roots = Roots { fixtures: root().join("fixtures"), built: work.path().join("built") };
+    let roots = Roots {
+        fixtures: root().join("fixtures"),
+        built: work.path().join("built"),
+        ..Roots::default()
+    };
     let Expansion { cases, forms, builds, .. } =
         suite::expand(&suite, &catalogue, &roots).expect("expansion");
     let mut ctx =
@@ -61,7 +65,8 @@ fn assert_green(verdicts: &[(String, Verdict)], at_least: usize) {
 #[test]
 fn every_carried_suite_loads_and_places_every_gate() {
     let catalogue = catalogue();
-    let roots = Roots { fixtures: root().join("fixtures"), built: "built".into() };
+    let roots =
+        Roots { fixtures: root().join("fixtures"), built: "built".into(), ..Roots::default() };
     for entry in std::fs::read_dir(root().join("suites")).expect("suites") {
         let path = entry.expect("entry").path();
         let suite = suite::load_suite(&path, &catalogue).unwrap_or_else(|error| panic!("{error}"));

@@ -36,7 +36,11 @@ fn carried(suite: &str, filter: &str) -> Carried {
     let suite = suite::load_suite(&file, &catalogue());
     let suite = suite.unwrap_or_else(|error| panic!("{error}"));
     let work = tempfile::tempdir().expect("work");
-    let roots = Roots { fixtures: root().join("fixtures"), built: work.path().join("built") };
+    let roots = Roots {
+        fixtures: root().join("fixtures"),
+        built: work.path().join("built"),
+        ..Roots::default()
+    };
     let expansion = suite::expand(&suite, &catalogue(), &roots).expect("expansion");
     let filter = Filter::parse(filter).expect("filter");
     let cases: Vec<Planned> =

@@ -28,7 +28,11 @@ fn the_pygmies_keep_every_contract_that_needs_no_meaning() {
     let catalogue = Catalogue::from_directory(&root().join("contracts")).expect("contracts");
     let suite = suite::load_suite(&root().join("suites/pygmy.yaml"), &catalogue).expect("suite");
     let work = tempfile::tempdir().expect("work");
-    let roots = Roots { fixtures: root().join("fixtures"), built: work.path().join("built") };
+    let roots = Roots {
+        fixtures: root().join("fixtures"),
+        built: work.path().join("built"),
+        ..Roots::default()
+    };
     let expansion = suite::expand(&suite, &catalogue, &roots).expect("expansion");
     let mut ctx =
         JudgeContext::new(roots.fixtures.clone(), work.path().to_path_buf(), 1, Needs::probe());

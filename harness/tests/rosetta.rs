@@ -153,7 +153,8 @@ fn of_a_hundred_placed_faults_at_least_ninety_five_are_found_at_their_own_site()
     let filter = Filter::parse("gate(=planted-fault-is-located)").expect("a filter");
     for model in ["golden", "pygmy/qwen3", "pygmy/llama3-gqa"] {
         let work = tempfile::tempdir().expect("work");
-        let roots = Roots { fixtures: fixtures(), built: work.path().join("built") };
+        let roots =
+            Roots { fixtures: fixtures(), built: work.path().join("built"), ..Roots::default() };
         let suite = suite::load_suite(&file, &catalogue).expect("a suite");
         let suite = suite.on_model("model", "safetensors", &fixtures().join(model));
         let cases = suite::expand(&suite, &catalogue, &roots).expect("cases").cases;

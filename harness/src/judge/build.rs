@@ -10,10 +10,45 @@ use apr_engine::format::Format;
 use apr_engine::format::convert::{Precision, convert_file};
 use apr_engine::model::Model;
 
+use super::context::{JudgeContext, Look};
+use super::relaid::relay;
+use crate::case::ModelRef;
 use crate::suite::Build;
+use crate::verdict::Verdict;
+
+impl JudgeContext {
+    /// Builds `path` unless it exists, and before it the form that it is built from.
+    pub(super) fn build_chain(&self, path: &Path) -> std::io::Result<()> {
+        match self.builds.get(path) {
+            Some((recipe, source)) if !path.exists() => {
+                self.build_chain(source)?;
+                build(recipe, source, path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A skip, when `form` is, or is built from, a published model that is absent.
+    pub(super) fn published_is_here(&self, form: &ModelRef) -> Look<()> {
+        let mut origin = &form.path;
+        while let Some((_, source)) = self.builds.get(origin) {
+            origin = source;
+        }
+        let published = self.published.as_ref().is_some_and(|folder| origin.starts_with(folder));
+        if !published || origin.exists() {
+            return Ok(());
+        }
+        let why = format!(
+            "{} is not there; python scripts/fetch_real_models.py {}",
+            origin.display(),
+            form.model
+        );
+        Err(Box::new(Verdict::skipped("real-model", why)))
+    }
+}
 
 /// Converts the form at `from` to `to` as `recipe` says.
-pub(super) fn build(recipe: &Build, from: &Path, to: &Path) -> std::io::Result<()> {
+fn build(recipe: &Build, from: &Path, to: &Path) -> std::io::Result<()> {
     let failed = |error: apr_engine::Error| Error::other(error.to_string());
     let format = [Format::Gguf, Format::SafeTensors, Format::Apr]
         .into_iter()
@@ -24,6 +59,9 @@ pub(super) fn build(recipe: &Build, from: &Path, to: &Path) -> std::io::Result<(
         Some(name) => Precision::from_name(name)
             .ok_or_else(|| Error::other(format!("no dtype is called {name}")))?,
     };
+    if let Some(layout) = &recipe.layout {
+        return relay(from, layout, to).map_err(failed);
+    }
     Model::load(from).and_then(|model| convert(&model, format, precision, to)).map_err(failed)
 }
 

@@ -15,7 +15,6 @@ use apr_engine::model::{LmOptions, Model};
 use apr_engine::text::{PreparedTokens, Tokenizer};
 
 use super::Planned;
-use super::build::build;
 use super::memory::Memory;
 use crate::case::{Cell, ModelRef};
 use crate::compare::Tally;
@@ -63,6 +62,8 @@ pub struct JudgeContext {
     pub fixtures: PathBuf,
     /// Scratch directory of the run; judges and builds write below it and nowhere else.
     pub work: PathBuf,
+    /// Directory of the published models; none, when there is no place for them.
+    pub published: Option<PathBuf>,
     /// The `apr` executable, when there is one to call.
     pub apr: Option<PathBuf>,
     /// Seed of everything random.
@@ -102,6 +103,7 @@ impl JudgeContext {
         Self {
             fixtures,
             work,
+            published: None,
             apr: None,
             seed,
             cache_type: CacheType::default(),
@@ -195,7 +197,8 @@ impl JudgeContext {
     /// Where `form` lies, built if need be, with a planted file fault already in it.
     ///
     /// # Errors
-    /// Broken, when the form does not exist or cannot be built or copied.
+    /// A skip, when it comes from a published model that is not on this machine; broken, when the form does not exist or
+    /// cannot be built or copied.
     pub fn path(&self, form: &ModelRef) -> Look<PathBuf> {
         let plant = self.plant.as_ref().map(|plant| plant.id().to_owned()).unwrap_or_default();
         let key = (plant, form.path.clone());
@@ -203,6 +206,7 @@ impl JudgeContext {
         if let Some(path) = shared.materialised.get(&key) {
             return Ok(path.clone());
         }
+        self.published_is_here(form)?;
         let path = self.materialise(form).map_err(|error| {
             Box::new(Verdict::broken(format!("{}.{}: {error}", form.model, form.form)))
         })?;
@@ -211,11 +215,7 @@ impl JudgeContext {
     }
 
     fn materialise(&self, form: &ModelRef) -> std::io::Result<PathBuf> {
-        if let Some((recipe, source)) = self.builds.get(&form.path)
-            && !form.path.exists()
-        {
-            build(recipe, source, &form.path)?;
-        }
+        self.build_chain(&form.path)?;
         std::fs::metadata(&form.path).map_err(|error| {
             std::io::Error::new(error.kind(), format!("{}: {error}", form.path.display()))
         })?;

@@ -12,6 +12,7 @@ mod chat;
 mod cli;
 mod compare_inference;
 mod context;
+mod continuation;
 mod conversion;
 mod convert_run;
 mod determinism;
@@ -27,6 +28,7 @@ mod metadata;
 mod parity;
 mod path_equal;
 mod pattern;
+mod relaid;
 mod rewrite;
 mod sampler;
 mod stage;
@@ -106,6 +108,7 @@ fn dispatch(case: &Planned, ctx: &JudgeContext) -> Look<Verdict> {
         Check::QuantizeRoundtrip(check) => Ok(blocks::roundtrip(check, ctx)),
         Check::Stage(check) => stage::judge(check, case, ctx),
         Check::Golden(check) => golden::judge(check, case, ctx),
+        Check::Continuation(check) => continuation::judge(check, case, ctx),
         Check::Arithmetic(check) => golden::arithmetic(check, case, ctx),
         Check::GenerationLimits(check) => generation_limits::judge(check, case, ctx),
         Check::TokenizerRoundtrip(check) => tokens::roundtrip(check, case, ctx),

@@ -23,6 +23,8 @@ pub struct Roots {
     pub fixtures: PathBuf,
     /// Directory that built forms are written to.
     pub built: PathBuf,
+    /// Directory of the published models; it may be absent.
+    pub published: PathBuf,
 }
 
 /// A suite's matrix.
@@ -252,6 +254,7 @@ fn is_meaningful(check: &Check, cell: &Cell, suite: &Suite) -> bool {
 fn path(model: &Model, form: &Form, roots: &Roots) -> PathBuf {
     match &form.from {
         Origin::Path(path) => roots.fixtures.join(path),
+        Origin::Published(path) => roots.published.join(path),
         Origin::Build(build) => {
             let extension = if build.format == "safetensors" { "" } else { build.format.as_str() };
             let name = format!("{}-{}", model.id, form.id);
@@ -315,7 +318,11 @@ models:
     fn expansion() -> Expansion {
         let catalogue = Catalogue::from_texts(&[("c", CONTRACT)]).unwrap();
         let suite = parse_suite(SUITE, Path::new("s.yaml")).unwrap();
-        let roots = Roots { fixtures: "fixtures".into(), built: "built".into() };
+        let roots = Roots {
+            fixtures: "fixtures".into(),
+            built: "built".into(),
+            published: "published".into(),
+        };
         expand(&suite, &catalogue, &roots).unwrap()
     }
 

@@ -251,7 +251,12 @@ mod tests {
     }
 
     fn recipe(format: &str, dtype: Option<&str>) -> Build {
-        Build { form: "x".into(), format: format.into(), dtype: dtype.map(str::to_owned) }
+        Build {
+            form: "x".into(),
+            format: format.into(),
+            dtype: dtype.map(str::to_owned),
+            layout: None,
+        }
     }
 
     #[test]

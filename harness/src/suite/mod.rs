@@ -116,6 +116,8 @@ pub struct Form {
 pub enum Origin {
     /// A file or directory, relative to the fixtures.
     Path(PathBuf),
+    /// A published model, relative to the folder that such models are kept in. Where it is absent, its cases are skipped.
+    Published(PathBuf),
     /// Built on demand.
     Build(Build),
 }
@@ -131,6 +133,21 @@ pub struct Build {
     /// Dtype the matrices are quantised to; kept when absent.
     #[serde(default)]
     pub dtype: Option<String>,
+    /// The same GGUF file laid out in another way, with every stored byte of its tensors.
+    #[serde(default)]
+    pub layout: Option<Layout>,
+}
+
+/// How a GGUF file is laid out anew. Readers must give the same model for every layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Tensors in the opposite order.
+    Reversed,
+    /// Payloads aligned to this many bytes, a power of two.
+    Alignment(u32),
+    /// Metadata keys that no reader knows, one of each type.
+    UnknownKeys,
 }
 
 /// The JSON Schema of a suite file, for editors.
@@ -188,6 +205,7 @@ impl Suite {
                 form: first.id.clone(),
                 format: format.name().to_owned(),
                 dtype: None,
+                layout: None,
             };
             let built = model.forms.first().map(build).map(Origin::Build);
             model.forms.extend(built.map(|from| Form { id: CONVERTED.to_owned(), from }));
@@ -255,9 +273,59 @@ impl Suite {
                     if !["gguf", "safetensors", "apr"].contains(&build.format.as_str()) {
                         return Err(format!("models: {} is no format", build.format));
                     }
+                    if let Some(layout) = &build.layout {
+                        layout.check(build).map_err(|wrong| {
+                            format!("models: {}.{}: {wrong}", model.id, form.id)
+                        })?;
+                    }
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Layout {
+    fn check(&self, build: &Build) -> Result<(), String> {
+        if build.format != Format::Gguf.name() || build.dtype.is_some() {
+            return Err(
+                "layout: expected format gguf and no dtype, as stored bytes are kept".into()
+            );
+        }
+        match self {
+            Self::Alignment(bytes) if !bytes.is_power_of_two() => {
+                Err(format!("layout: alignment: expected a power of two, found {bytes}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(build: &str) -> String {
+        let text = format!(
+            "suite: s\ntitle: t\ncontracts: [c]\nbackends: [simd]\nmodels:\n  - id: m\n    forms:\n      \
+             - {{ id: a, from: {{ published: a.gguf }} }}\n      \
+             - {{ id: b, from: {{ build: {{ form: a, {build} }} }} }}\n"
+        );
+        let suite =
+            parse_suite(&text, Path::new("s.yaml")).unwrap_or_else(|error| panic!("{error}"));
+        suite.check_models().err().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_layout_belongs_to_a_gguf_file_of_the_stored_bytes() {
+        assert_eq!(wrong("format: gguf, layout: reversed"), "");
+        assert_eq!(wrong("format: gguf, layout: { alignment: 64 }"), "");
+        assert!(
+            wrong("format: apr, layout: reversed").contains("m.b: layout: expected format gguf")
+        );
+        assert!(wrong("format: gguf, dtype: f16, layout: reversed").contains("no dtype"));
+        assert!(
+            wrong("format: gguf, layout: { alignment: 48 }").contains("power of two, found 48")
+        );
     }
 }

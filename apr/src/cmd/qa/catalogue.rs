@@ -96,6 +96,7 @@ pub(crate) fn expand(
     root: &Root,
     options: &QaOptions,
     work: &Path,
+    published: Option<&Path>,
 ) -> Result<(String, Expansion), Failure> {
     let catalogue = root.catalogue()?;
     let usual = if options.model.is_some() { SUITE_MODEL } else { SUITE_CARRIED };
@@ -111,7 +112,12 @@ pub(crate) fn expand(
     for words in &options.set {
         suite.set("--set", words).map_err(Failure::usage)?;
     }
-    let expansion = expanded(root, &suite, &catalogue, work)?;
+    let roots = Roots {
+        fixtures: root.fixtures(),
+        built: kept(options).unwrap_or_else(|| work.join("built")),
+        published: published.map(Path::to_path_buf).unwrap_or_default(),
+    };
+    let expansion = expanded(&roots, &suite, &catalogue)?;
     Ok((suite.suite, expansion))
 }
 
@@ -154,6 +160,12 @@ fn refuse_subcommand(model: &Path) -> Result<(), Failure> {
     )))
 }
 
+/// Where built forms are kept, as a path that holds in other directories too.
+fn kept(options: &QaOptions) -> Option<PathBuf> {
+    let folder = options.keep_forms.as_ref()?;
+    Some(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()))
+}
+
 /// The matrix of suite `name` on `form` and `backend`, with the model also as a GGUF file of the same blocks where it is none.
 pub(super) fn beside_gguf(
     root: &Root,
@@ -169,17 +181,12 @@ pub(super) fn beside_gguf(
     if form.form != Format::Gguf.name() {
         suite = suite.also_as(Format::Gguf);
     }
-    expanded(root, &suite, &catalogue, work)
+    let roots = Roots { fixtures: root.fixtures(), built: work.join("built"), ..Roots::default() };
+    expanded(&roots, &suite, &catalogue)
 }
 
-fn expanded(
-    root: &Root,
-    suite: &Suite,
-    catalogue: &Catalogue,
-    work: &Path,
-) -> Result<Expansion, Failure> {
-    let roots = Roots { fixtures: root.fixtures(), built: work.join("built") };
-    suite::expand(suite, catalogue, &roots).map_err(|error| match error {
+fn expanded(roots: &Roots, suite: &Suite, catalogue: &Catalogue) -> Result<Expansion, Failure> {
+    suite::expand(suite, catalogue, roots).map_err(|error| match error {
         ExpandError::Filter(error) => Failure::usage(format_args!("{}: {error}", suite.suite)),
         ExpandError::Catalogue(error) => Failure::usage(error),
     })

@@ -4,6 +4,7 @@ mod catalogue;
 mod coverage;
 mod list;
 mod prove;
+mod published;
 pub(crate) mod reports;
 mod select;
 
@@ -78,13 +79,16 @@ pub(crate) struct Plan {
     expansion: Expansion,
     waivers: Vec<Waiver>,
     work: tempfile::TempDir,
+    published: Option<PathBuf>,
 }
 
 impl Plan {
     fn new(options: &QaOptions) -> Result<Self, Failure> {
         let root = Root::find(options.root.as_deref())?;
         let work = scratch()?;
-        let (suite, mut expansion) = catalogue::expand(&root, options, work.path())?;
+        let published = published::folder(options.models.as_deref());
+        let (suite, mut expansion) =
+            catalogue::expand(&root, options, work.path(), published.as_deref())?;
         let ids = expansion.cases.iter().map(|case| case.info.id.clone()).collect();
         let waivers = waivers(options.waivers.as_deref())?;
         let catalogue = root.catalogue()?;
@@ -94,7 +98,7 @@ impl Plan {
         }
         select::exactly(&options.case, &mut expansion.cases)?;
         select::require(&options.require, &mut expansion.cases)?;
-        Ok(Self { root, suite, expansion, waivers, work })
+        Ok(Self { root, suite, expansion, waivers, work, published })
     }
 
     /// The gates that speak of a stage of the pipeline, on one model and backend.
@@ -113,6 +117,7 @@ impl Plan {
             expansion,
             waivers: Vec::new(),
             work: scratch()?,
+            published: None,
         })
     }
 
@@ -125,7 +130,14 @@ impl Plan {
     ) -> Result<Self, Failure> {
         let work = scratch()?;
         let expansion = catalogue::beside_gguf(&root, name, form, backend, work.path())?;
-        Ok(Self { root, suite: name.to_owned(), expansion, waivers: Vec::new(), work })
+        Ok(Self {
+            root,
+            suite: name.to_owned(),
+            expansion,
+            waivers: Vec::new(),
+            work,
+            published: None,
+        })
     }
 
     /// Leaves cases out.
@@ -139,6 +151,7 @@ impl Plan {
 
     pub(crate) fn context(&self, seed: u64, plant: Option<&str>) -> Result<JudgeContext, Failure> {
         let mut ctx = context(self.root.fixtures(), self.work.path(), seed);
+        ctx.published.clone_from(&self.published);
         ctx.builds = self.expansion.builds.clone();
         ctx.forms.clone_from(&self.expansion.forms);
         match plant {
@@ -284,6 +297,7 @@ pub(crate) fn case() -> Result<u8, Failure> {
         std::io::stderr().lock(),
         |wire: &Wire| {
             let mut ctx = context(wire.fixtures.clone(), &wire.work, wire.seed);
+            ctx.published.clone_from(&wire.published);
             ctx.builds = wire.builds.clone();
             ctx.cache_type = wire.cache_type.0;
             match &wire.plant {

@@ -50,6 +50,38 @@ pub enum GoldenKind {
     Certificate,
 }
 
+/// Parameters of `continuation`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Continuation {
+    /// The recorded continuations under the fixtures; `{model}` stands for the model's name.
+    pub file: PathBuf,
+    /// The engine whose recorded run is the reference.
+    pub engine: String,
+    /// How far log-probabilities may be from the recorded ones.
+    pub within: Within,
+    /// What keys and values are cached as; what the run was told when absent.
+    #[serde(default)]
+    pub cache_type: Option<CacheTypeName>,
+    /// Why that far.
+    pub why: Why,
+}
+
+/// How far log-probabilities may be from recorded ones, and from which recorded lead on a choice must be the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Within {
+    /// None is further away than this; choices count from a lead of twice as much.
+    Absolute(Positive),
+    /// In multiples of the RMS distance that the recording states between its own two engines.
+    Noises {
+        /// Largest RMS distance.
+        rms: Positive,
+        /// Lead from which on a choice counts.
+        lead: Positive,
+    },
+}
+
 /// Parameters of `arithmetic`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use answers::{
-    Arithmetic, GenerationLimits, GenerationRule, Golden, GoldenKind, Sampler, SamplerProperty,
+    Arithmetic, Continuation, GenerationLimits, GenerationRule, Golden, GoldenKind, Sampler,
+    SamplerProperty, Within,
 };
 pub use conversion::{Conversion, ConversionRule};
 pub use files::{
@@ -67,6 +68,8 @@ pub enum Check {
     Determinism(Determinism),
     /// The model's answers are the recorded ones.
     Golden(Golden),
+    /// The model continues recorded prompts as an independent engine did.
+    Continuation(Continuation),
     /// The model adds as well as it was measured to.
     Arithmetic(Arithmetic),
     /// Generation ends where it must, and not before.
@@ -123,6 +126,7 @@ impl Check {
             Self::CacheSize(_) => "cache-size",
             Self::Determinism(_) => "determinism",
             Self::Golden(_) => "golden",
+            Self::Continuation(_) => "continuation",
             Self::Arithmetic(_) => "arithmetic",
             Self::GenerationLimits(_) => "generation-limits",
             Self::Sampler(_) => "sampler",
@@ -163,6 +167,7 @@ impl Check {
             | Self::CacheSize(_)
             | Self::Determinism(_)
             | Self::Golden(_)
+            | Self::Continuation(_)
             | Self::Arithmetic(_)
             | Self::GenerationLimits(_)
             | Self::History(_)
