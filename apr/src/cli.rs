@@ -95,9 +95,9 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page.
     Man,
-    /// Run one case for the parent process: the case on standard input, the verdict on standard output.
-    #[command(name = "__case", hide = true)]
-    Case,
+    /// Judge cases for the parent process: cases on standard input, verdicts on standard output.
+    #[command(name = "__worker", hide = true)]
+    Worker,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -425,6 +425,9 @@ pub(crate) struct QaOptions {
     /// Cases at a time.
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Seconds after which a case counts as hung; default: 5 minutes, and 30 more for each billion parameters.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) time_limit: Option<u64>,
     /// Stop at the first red case.
     #[arg(long)]
     pub(crate) fail_fast: bool,

@@ -56,7 +56,7 @@ const TABLE: &[(&str, Stance)] = &[
     ("explain", Stance::Apart),
     ("completions", Stance::Apart),
     ("man", Stance::Apart),
-    ("__case", Stance::Apart),
+    ("__worker", Stance::Apart),
 ];
 
 /// A model that has passed, or that nobody wanted looked at.

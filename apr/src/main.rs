@@ -65,7 +65,7 @@ fn dispatch(
         Command::Qa(args) => cmd::qa::run(*args, terminal, interrupt),
         Command::Run(args) => cmd::run::run(&args, admission, terminal, interrupt),
         Command::Report(args) => cmd::report::run(&args, terminal),
-        Command::Case => cmd::qa::case(),
+        Command::Worker => cmd::qa::worker(),
         Command::Validate(args) => cmd::validate::run(&args, terminal),
         Command::Check(args) => cmd::check::run(&args, terminal, interrupt),
         Command::Score(args) => cmd::score::run(&args, terminal, interrupt),
@@ -100,6 +100,6 @@ fn name(command: &Command) -> &'static str {
         Command::Explain(_) => "explain",
         Command::Completions(_) => "completions",
         Command::Man => "man",
-        Command::Case => "__case",
+        Command::Worker => "__worker",
     }
 }

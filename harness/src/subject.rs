@@ -4,3 +4,4 @@ mod command;
 
 pub use apr_engine::model::{Lm, LogitRows, Want};
 pub use command::{Call, CommandOutput, Limits, run_call};
+pub(crate) use command::{ending, kill_group, start};

@@ -11,7 +11,7 @@ use apr_harness::verdict::{Measure, Verdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::qa::{Plan, reports};
+use super::qa::{self, Plan, reports};
 use crate::cli::CheckArgs;
 use crate::device;
 use crate::failure::Failure;
@@ -96,6 +96,7 @@ pub(crate) fn run(
     }
     let mut options = RunOptions::new("check", plan.provenance(args.catalogue.seed)?);
     options.stop = interrupt.shared();
+    options.isolation = qa::isolation();
     let record = runner::run(plan.cases(), &ctx, &mut Vec::<Box<dyn Sink>>::new(), options);
     let reports = pipeline::sum_up(plan.cases(), &record.cases);
     show(&reports, describe(&reports, None, record.exit_code), terminal)?;

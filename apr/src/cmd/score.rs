@@ -6,7 +6,6 @@ use apr_engine::format::Source;
 use apr_engine::model::Model;
 use apr_harness::case::ModelRef;
 use apr_harness::event::Sink;
-use apr_harness::isolate::Isolation;
 use apr_harness::judge::{BackendSpec, JudgeContext};
 use apr_harness::report::sheet;
 use apr_harness::runner::{self, RunOptions};
@@ -16,7 +15,7 @@ use apr_harness::sheet::{self as sheets, Sheet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::qa::{Plan, Root, reports};
+use super::qa::{self, Plan, Root, reports};
 use crate::cli::ScoreArgs;
 use crate::device;
 use crate::failure::Failure;
@@ -61,9 +60,7 @@ pub(crate) fn run(
     ctx.cache_type = device::cache_type(args.cache.cache_type);
     let mut options = RunOptions::new(suite, plan.provenance(args.catalogue.seed)?);
     options.stop = interrupt.shared();
-    options.isolation = std::env::current_exe()
-        .ok()
-        .map(|program| Isolation { program, args: vec!["__case".to_owned()] });
+    options.isolation = qa::isolation();
     let record = runner::run(plan.cases(), &ctx, &mut Vec::<Box<dyn Sink>>::new(), options);
     if interrupt.requested() {
         return Err(Failure::Interrupted);

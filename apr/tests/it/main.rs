@@ -11,6 +11,7 @@ mod errors;
 mod fixtures;
 mod help;
 mod interop;
+mod isolation;
 mod mistyped;
 mod parameters;
 mod profile;

@@ -73,12 +73,9 @@ pub struct Gate {
     /// `has(template)`, and the names `model` and `form` of a suite; all when absent.
     #[serde(default)]
     pub on: Option<String>,
-    /// Wall-clock limit in seconds; the runner has a default.
+    /// Wall-clock limit in seconds; by default minutes, and more for a large model.
     #[serde(default)]
     pub timeout_s: Option<u64>,
-    /// Whether the case runs in a child process of its own.
-    #[serde(default)]
-    pub isolate: bool,
     /// What is looked at, and which observation refutes the claim.
     #[serde(with = "load::one_key")]
     #[schemars(with = "Check")]

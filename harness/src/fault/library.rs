@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{FaultInfo, Plant, engine, executable, file, fixture, generation, harness, sampler};
+use super::{
+    FaultInfo, Plant, engine, executable, file, fixture, generation, harness, process, sampler,
+};
 
 /// A fault that can be planted.
 #[derive(Clone, Debug)]
@@ -46,6 +48,12 @@ pub fn all() -> Vec<Fault> {
 /// The fault called `id`.
 pub fn by_id(id: &str) -> Option<Fault> {
     all().into_iter().find(|fault| fault.info.id == id)
+}
+
+/// The fault called `id`, those of the process included: what a run can plant, but no gate can name.
+pub fn plantable(id: &str) -> Option<Fault> {
+    let process = process::ALL.iter().map(|fault| Fault::from(*fault));
+    by_id(id).or_else(|| process.into_iter().find(|fault| fault.info.id == id))
 }
 
 pub(super) const fn info(

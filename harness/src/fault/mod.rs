@@ -10,6 +10,7 @@ mod fixture;
 mod generation;
 mod harness;
 pub mod library;
+mod process;
 mod sampler;
 mod surgery;
 

@@ -18,7 +18,7 @@ pub use merge::{MergeError, merge};
 use crate::case::CaseInfo;
 use crate::contract::waiver::Waiver;
 use crate::event::{Event, Outcome, Provenance, RunRecord, Shard, Sink};
-use crate::isolate::{Isolation, judge_in_child};
+use crate::isolate::{self, Isolation, Pool};
 use crate::journal::{self, Journal};
 use crate::judge::{self, JudgeContext, Planned};
 use crate::kill::KillMatrix;
@@ -49,18 +49,20 @@ pub struct RunOptions {
     pub waivers: Vec<Waiver>,
     /// Which gates have shown that they can fail; without it the score says that nobody looked.
     pub kill_matrix: Option<KillMatrix>,
-    /// How a child process is started for cases that want one; without it they are judged in place, without a time limit.
+    /// How a worker process is started for cases that can hang or crash; without it they are judged in place, without a
+    /// time limit.
     pub isolation: Option<Isolation>,
-    /// Time limit of an isolated case whose gate sets none.
-    pub limit: Duration,
-    /// Set by whoever handles interrupts: cases that have begun are finished, nothing more is begun, the record is written.
+    /// Time limit of a case in a worker whose gate sets none; without it one that grows with the model.
+    pub limit: Option<Duration>,
+    /// Set by whoever handles interrupts: workers end at once, cases that have begun in place are finished, nothing more is
+    /// begun, the record is written.
     pub stop: Arc<AtomicBool>,
     /// What the record's notes begin with, for example gates that found no cell.
     pub notes: Vec<String>,
 }
 
 impl RunOptions {
-    /// One job, no shard, no journal, no waivers, no isolation, five minutes for a case.
+    /// One job, no shard, no journal, no waivers, no isolation.
     pub fn new(suite: impl Into<String>, provenance: Provenance) -> Self {
         Self {
             suite: suite.into(),
@@ -72,7 +74,7 @@ impl RunOptions {
             waivers: Vec::new(),
             kill_matrix: None,
             isolation: None,
-            limit: Duration::from_mins(5),
+            limit: None,
             stop: Arc::default(),
             notes: Vec::new(),
         }
@@ -81,7 +83,7 @@ impl RunOptions {
 
 /// Runs `cases` in `ctx`, tells `sinks`, and returns the record.
 ///
-/// Cases whose gate is isolated or has a time limit are judged in a child process when `options` say how to start one.
+/// Cases that can hang or crash are judged in a worker process when `options` say how to start one.
 pub fn run(
     cases: &[Planned],
     ctx: &JudgeContext,
@@ -89,10 +91,10 @@ pub fn run(
     options: RunOptions,
 ) -> RunRecord {
     let (isolation, limit) = (options.isolation.clone(), options.limit);
-    let judge = |case: &Planned| match &isolation {
-        Some(isolation) if case.gate.isolate || case.gate.timeout_s.is_some() => {
-            let limit = case.gate.timeout_s.map_or(limit, Duration::from_secs);
-            judge_in_child(case, ctx, isolation, limit)
+    let pool = isolation.map(|isolation| Pool::new(isolation, ctx, Arc::clone(&options.stop)));
+    let judge = |case: &Planned| match &pool {
+        Some(pool) if isolate::wants_worker(&case.gate.check) => {
+            pool.judge(case, isolate::limit(case, limit))
         }
         _ => judge::run(case, ctx),
     };

@@ -98,15 +98,7 @@ impl Call {
 /// # Errors
 /// When the process cannot be started or waited for.
 pub fn run_call(program: &Path, call: &Call) -> std::io::Result<CommandOutput> {
-    let mut command = command(program, &call.args, call.limits.memory);
-    command
-        .current_dir(&call.directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command.spawn()?;
+    let mut child = start(program, &call.args, &call.directory, call.limits.memory)?;
     let input = child.stdin.take();
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let spoken = AtomicBool::new(false);
@@ -128,6 +120,40 @@ pub fn run_call(program: &Path, call: &Call) -> std::io::Result<CommandOutput> {
         }
         _ => Ok(output),
     }
+}
+
+/// Starts `program` in a process group of its own, its three streams captured.
+///
+/// # Errors
+/// When the process cannot be started.
+pub(crate) fn start(
+    program: &Path,
+    args: &[String],
+    directory: &Path,
+    memory: Option<u64>,
+) -> std::io::Result<Child> {
+    let mut command = command(program, args, memory);
+    command
+        .current_dir(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.spawn()
+}
+
+/// Ends a child that has not been waited for, and what is in its process group.
+pub(crate) fn kill_group(child: &mut Child) {
+    signal_group(child, Ending::Kill);
+    // Where there are no groups, at least the child itself; one that is gone is what was wanted.
+    let _gone = child.kill();
+}
+
+/// How a process ended, for a person.
+pub(crate) fn ending(status: ExitStatus) -> String {
+    let (code, signal) = (status.code(), signal(status));
+    CommandOutput { code, signal, ..CommandOutput::default() }.ending()
 }
 
 /// Exit codes of a shell that could not start what it was told to.
@@ -179,9 +205,7 @@ fn wait(child: &mut Child, call: &Call, spoken: &AtomicBool) -> std::io::Result<
             interrupt = false;
         }
         if start.elapsed() >= call.limits.time {
-            signal_group(child, Ending::Kill);
-            // Where there are no groups, at least the child itself.
-            let _gone = child.kill();
+            kill_group(child);
             child.wait()?;
             let waited = start.elapsed();
             return Ok(CommandOutput { timed_out: true, waited, ..CommandOutput::default() });

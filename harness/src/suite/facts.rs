@@ -60,7 +60,7 @@ struct ModelFacts {
 
 impl Facts {
     /// The facts of the file or directory at `path`; all unknown when it cannot be read.
-    pub(super) fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         Source::open(path).map(Self::of).unwrap_or_default()
     }
 

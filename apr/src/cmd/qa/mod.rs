@@ -18,7 +18,7 @@ use apr_harness::contract::load;
 use apr_harness::contract::waiver::Waiver;
 use apr_harness::event::{RunRecord, Sink};
 use apr_harness::fault::library;
-use apr_harness::isolate::{Isolation, Wire, answer};
+use apr_harness::isolate::{Isolation, Setup, serve};
 use apr_harness::journal::Journal;
 use apr_harness::judge::{BackendSpec, JudgeContext, Planned};
 use apr_harness::nearest::did_you_mean;
@@ -42,9 +42,6 @@ pub(crate) use catalogue::Root;
 pub(crate) use coverage::CoverageOutput;
 pub(crate) use list::ListOutput;
 pub(crate) use prove::ProveOutput;
-
-/// Time limit of an isolated case whose gate sets none.
-const CASE_LIMIT: Duration = Duration::from_mins(5);
 
 /// `qa`: the record of a run.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -162,7 +159,7 @@ impl Plan {
 
     /// A run in which the fault `id` concerns no case would be green, and would say nothing of the fault.
     fn planted(&self, ctx: &JudgeContext, id: &str) -> Result<JudgeContext, Failure> {
-        let fault = library::by_id(id).ok_or_else(|| {
+        let fault = library::plantable(id).ok_or_else(|| {
             let faults = library::all();
             let meant = did_you_mean(id, faults.iter().map(|fault| fault.info.id));
             Failure::usage(format_args!("--plant: no fault is called {id}{meant}"))
@@ -250,10 +247,9 @@ fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Res
     let mut run_options = RunOptions::new(plan.suite.clone(), plan.provenance(options.seed)?);
     run_options.jobs = options.jobs.unwrap_or_else(cores).max(1);
     run_options.fail_fast = options.fail_fast;
-    run_options.limit = CASE_LIMIT;
+    run_options.limit = options.time_limit.map(Duration::from_secs);
     run_options.stop = interrupt.shared();
-    run_options.isolation =
-        executable().map(|program| Isolation { program, args: vec!["__case".to_owned()] });
+    run_options.isolation = isolation();
     run_options.notes =
         plan.expansion.unplaced.iter().map(|gate| format!("{gate} found no cell")).collect();
     run_options.waivers.clone_from(&plan.waivers);
@@ -289,26 +285,27 @@ fn journal(folder: &Path, resume: bool) -> Result<Journal, Failure> {
     journal.map_err(|error| Failure::file(&path, &error))
 }
 
-/// The child's side of an isolated case.
-pub(crate) fn case() -> Result<u8, Failure> {
-    let code = answer(
-        std::io::stdin().lock(),
-        std::io::stdout().lock(),
-        std::io::stderr().lock(),
-        |wire: &Wire| {
-            let mut ctx = context(wire.fixtures.clone(), &wire.work, wire.seed);
-            ctx.published.clone_from(&wire.published);
-            ctx.builds = wire.builds.clone();
-            ctx.cache_type = wire.cache_type.0;
-            match &wire.plant {
-                Some(id) => library::by_id(id)
-                    .map(|fault| ctx.planted(fault.plant))
-                    .ok_or_else(|| format!("no fault is called {id}")),
-                None => Ok(ctx),
-            }
-        },
-    )?;
-    Ok(code)
+/// How workers are started: as this program, with the hidden subcommand that ends in [`worker`].
+pub(crate) fn isolation() -> Option<Isolation> {
+    executable().map(|program| Isolation { program, args: vec!["__worker".to_owned()] })
+}
+
+/// The worker's side of isolated cases.
+pub(crate) fn worker() -> Result<u8, Failure> {
+    let context = |setup: &Setup| {
+        let mut ctx = context(setup.fixtures.clone(), &setup.work, setup.seed);
+        ctx.published.clone_from(&setup.published);
+        ctx.builds.clone_from(&setup.builds);
+        ctx.cache_type = setup.cache_type.0;
+        match &setup.plant {
+            Some(id) => library::plantable(id)
+                .map(|fault| ctx.planted(fault.plant))
+                .ok_or_else(|| format!("no fault is called {id}")),
+            None => Ok(ctx),
+        }
+    };
+    let input = std::io::stdin().lock();
+    Ok(serve(input, std::io::stdout(), std::io::stderr().lock(), context)?)
 }
 
 /// Cases at a time when nobody says otherwise.
