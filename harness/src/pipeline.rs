@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::case::ModelRef;
-use crate::contract::{Catalogue, Tier};
+use crate::contract::{Catalogue, Severity, Tier};
 use crate::event::Outcome;
 use crate::judge::{BackendSpec, Planned};
 use crate::suite::{ExpandError, Expansion, Roots, Suite, Values, expand};
@@ -164,8 +164,9 @@ pub struct StageReport<'a> {
 impl StageReport<'_> {
     /// The figure to show: one of a failed gate, else one that was held against a limit; rather a size than a count.
     pub fn figure(&self) -> Option<&Measure> {
-        let failed = || self.of_kind(VerdictKind::Falsified).flat_map(judged);
-        let all = || self.outcomes.iter().copied().flat_map(judged);
+        let is_claim = |outcome: &&Outcome| outcome.case.severity != Severity::Info;
+        let failed = || self.of_kind(VerdictKind::Falsified).filter(is_claim).flat_map(judged);
+        let all = || self.outcomes.iter().copied().filter(is_claim).flat_map(judged);
         let failed = failed().find(|one| tells(one)).or_else(|| failed().next());
         failed.or_else(|| all().find(|one| tells(one))).or_else(|| all().next())
     }
@@ -173,8 +174,9 @@ impl StageReport<'_> {
     /// Why it is not passed: what each gate that was not corroborated saw, gates that saw the same together.
     pub fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
-        let open = self.outcomes.iter();
-        for outcome in open.filter(|outcome| !matches!(outcome.verdict, Verdict::Corroborated(_))) {
+        let claims = self.outcomes.iter().filter(|one| one.case.severity != Severity::Info);
+        let open = claims.filter(|one| !matches!(one.verdict, Verdict::Corroborated(_)));
+        for outcome in open {
             let why = outcome.verdict.summary();
             match reasons.iter_mut().find(|(known, _)| *known == why) {
                 Some((_, gates)) => gates.push(&outcome.case.gate),
@@ -182,6 +184,13 @@ impl StageReport<'_> {
             }
         }
         reasons.into_iter().map(|(why, gates)| format!("{}: {why}", gates.join(", "))).collect()
+    }
+
+    /// What its observations saw outside of the usual range, by gate.
+    pub fn unusual(&self) -> impl Iterator<Item = (&str, String)> {
+        let observed = self.of_kind(VerdictKind::Falsified);
+        let observed = observed.filter(|outcome| outcome.case.severity == Severity::Info);
+        observed.map(|outcome| (outcome.case.gate.as_str(), outcome.verdict.summary()))
     }
 
     fn of_kind(&self, kind: VerdictKind) -> impl Iterator<Item = &Outcome> {
@@ -238,10 +247,12 @@ pub fn sum_up<'a>(cases: &[Planned], outcomes: &'a [Outcome]) -> Vec<StageReport
         let judged = cases.iter().zip(outcomes);
         let of_stage = judged.filter(|(case, _)| case.gate.stage == Some(stage));
         let outcomes: Vec<&Outcome> = of_stage.map(|(_, outcome)| outcome).collect();
-        let is = |kind| move |outcome: &&Outcome| outcome.verdict.kind() == kind;
-        let status = if outcomes.iter().any(is(VerdictKind::Falsified)) {
+        // What is merely usual decides nothing.
+        let claims = outcomes.iter().filter(|outcome| outcome.case.severity != Severity::Info);
+        let kinds: Vec<VerdictKind> = claims.map(|outcome| outcome.verdict.kind()).collect();
+        let status = if kinds.contains(&VerdictKind::Falsified) {
             StageStatus::Failed
-        } else if !outcomes.is_empty() && outcomes.iter().all(is(VerdictKind::Corroborated)) {
+        } else if !kinds.is_empty() && kinds.iter().all(|kind| *kind == VerdictKind::Corroborated) {
             StageStatus::Passed
         } else {
             StageStatus::NotMeasured

@@ -99,9 +99,11 @@ impl Format {
     }
 }
 
-/// The word under which a case is shown; an expired waiver and a required skip are called by their name.
+/// The word under which a case is shown; an expired waiver, a required skip and an observation outside of its usual range
+/// are called by their name.
 pub(crate) fn label(outcome: &Outcome, day: &str) -> &'static str {
     match (&outcome.verdict, standing(outcome, day)) {
+        (Verdict::Falsified(_), Standing::Yellow) => "unusual",
         (Verdict::Waived { .. }, Standing::Red) => "waiver expired",
         (Verdict::Skipped { .. }, Standing::Red) => "skipped, but required",
         (verdict, _) => verdict.kind().name(),

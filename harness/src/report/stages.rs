@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::escape::visible;
-use super::number;
 use super::term::{Detail, Ink, Style};
+use super::{label, number};
 use crate::pipeline::{StageReport, StageStatus};
 use crate::verdict::{Limit, Measure};
 
@@ -34,6 +34,12 @@ fn write_table(
             writeln!(out, "{name}: {}", visible(&reason))?;
         }
     }
+    for report in reports {
+        for (gate, summary) in report.unusual() {
+            let name = style.paint(Ink::Yellow, report.stage.name());
+            writeln!(out, "{name}: unusual, no fault by itself: {gate}: {}", visible(&summary))?;
+        }
+    }
     let last = conclusion(reports);
     let healthy = reports.iter().all(|report| report.status == StageStatus::Passed);
     writeln!(out, "{}", style.paint(if healthy { Ink::Green } else { Ink::Red }, &last))
@@ -52,7 +58,7 @@ fn write_stage(
     writeln!(out, "{cells} {status}")?;
     if style.detail == Detail::Verbose {
         for outcome in &report.outcomes {
-            let kind = outcome.verdict.kind().name();
+            let kind = label(outcome, "");
             let summary = visible(&outcome.verdict.summary());
             writeln!(out, "      {kind}: {}: {summary}", outcome.case.gate)?;
         }
@@ -110,6 +116,7 @@ const fn ink(status: StageStatus) -> Ink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Severity;
     use crate::event::Outcome;
     use crate::pipeline::{PipelineStage, sum_up};
     use crate::runner::planned_for_tests;
@@ -172,6 +179,26 @@ mod tests {
             assert!(table.contains(&format!("{what}: {name}")), "{table}");
             verdicts[at] = before;
         }
+    }
+
+    #[test]
+    fn an_unusual_observation_is_shown_and_decides_nothing() {
+        let (cases, mut outcomes) = outcomes(&vec![seen(0.0); 12]);
+        let observed = Outcome {
+            case: crate::case::CaseInfo { severity: Severity::Info, ..cases[4].info.clone() },
+            verdict: seen(1.0),
+            ..outcomes[4].clone()
+        };
+        let mut cases = cases;
+        cases.push(cases[4].clone());
+        outcomes.push(observed);
+        let table = render(&sum_up(&cases, &outcomes), Style::default());
+        assert!(table.ends_with("10/10 STAGES PASSED\n"), "{table}");
+        assert!(table.contains("attention: unusual, no fault by itself"), "{table}");
+        // A stage of which there are observations alone is not measured.
+        let alone: Vec<Outcome> = outcomes.pop().into_iter().collect();
+        let table = render(&sum_up(&cases[12..], &alone), Style::default());
+        assert!(table.contains("0 of 10 stages passed"), "{table}");
     }
 
     #[test]

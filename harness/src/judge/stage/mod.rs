@@ -1,6 +1,7 @@
 //! `stage`: invariants of a real forward pass, measured at its sites.
 
 mod head;
+mod norm;
 mod oracle;
 mod poison;
 mod stated;
@@ -66,7 +67,7 @@ pub(super) fn judge(check: &Stage, case: &Planned, ctx: &JudgeContext) -> Look<V
         Invariant::MatchesOracle(bound) => {
             pass.matches_oracle(&*cell.oracle(&seen)?, &cell.spec, bound)
         }
-        Invariant::EmbeddingVaries => pass.embedding_varies(),
+        Invariant::EmbeddingVaries => pass.embedding_varies()?,
         Invariant::NormRms(bound) => pass.norm_rms(bound)?,
         Invariant::AttentionSums(bound) => pass.attention_sums(bound),
         Invariant::AttentionCausal => pass.attention_causal(),
@@ -184,59 +185,40 @@ impl Pass<'_> {
         all_of(count, "activations finite", wrong)
     }
 
-    fn embedding_varies(&self) -> Verdict {
+    /// Rows of the table that are zero or equal may be embedded so; no others.
+    fn embedding_varies(&self) -> Look<Verdict> {
         let rows = self.rows(Site::model(Op::Embed));
+        let stored = self.embedding_rows()?;
         let mut wrong = Vec::new();
         for (position, row) in rows.iter().enumerate() {
-            if length(row) <= 0.0 {
+            if length(row) <= 0.0 && length(&stored[position]) > 0.0 {
                 wrong.push(format!("the embedding at {position} is zero"));
             }
             let earlier = rows[..position].iter().position(|other| other == row);
             if let Some(earlier) = earlier
-                && self.tokens.ids[earlier] != self.tokens.ids[position]
+                && stored[earlier] != stored[position]
             {
                 wrong.push(format!(
                     "different tokens at {earlier} and {position} are embedded alike"
                 ));
             }
         }
-        all_of(rows.len() as u64, "embedded tokens not zero and distinct", wrong)
+        Ok(all_of(rows.len() as u64, "embedded tokens as distinct as their rows", wrong))
     }
 
-    /// `norm / gain` has a root mean square of one but for epsilon, which only makes it smaller.
-    fn norm_rms(&self, bound: &AtMost) -> Look<Verdict> {
-        let mut worst = Worst::largest();
-        let norms = [
-            (Op::AttnNorm, Role::AttnNorm),
-            (Op::QNorm, Role::QNorm),
-            (Op::KNorm, Role::KNorm),
-            (Op::AttnPostNorm, Role::AttnPostNorm),
-            (Op::FfnNorm, Role::FfnNorm),
-            (Op::FfnPostNorm, Role::FfnPostNorm),
-        ];
-        let layers = (0..self.config.layers).flat_map(|layer| {
-            norms.map(|(op, role)| (Site::layer(layer, op), Slot::layer(layer, role)))
-        });
-        let last = (Site::model(Op::FinalNorm), Slot::model(Role::FinalNorm));
-        for (site, slot) in layers.chain([last]) {
-            let gain = self.model.weights().get(slot).map(|entry| entry.tensor.view());
-            let gain = match gain {
-                Some(view) => view.and_then(|view| view.dequantize()),
-                None => continue,
-            };
-            let gain = gain.map_err(|error| refused("a gain cannot be read", &error))?;
-            // Heads are normalised one by one, with one gain for all.
-            let parts = self.rows(site).iter().enumerate().flat_map(|(position, row)| {
-                row.chunks_exact(gain.len()).map(move |part| (position, part))
-            });
-            for (position, part) in parts {
-                let squares = part.iter().zip(&gain).filter(|(_, gain)| **gain != 0.0);
-                let squares = squares.map(|(x, gain)| (f64::from(*x) / f64::from(*gain)).powi(2));
-                let mean = squares.clone().sum::<f64>() / squares.count().max(1) as f64;
-                worst.add((mean.sqrt() - 1.0).abs(), || format!("{site} row {position}"));
-            }
-        }
-        Ok(worst.at_most("distance of the RMS from 1", bound))
+    /// The row of the embedding table of each token that was run.
+    fn embedding_rows(&self) -> Look<Vec<Vec<f32>>> {
+        let unreadable = |error| refused("the embedding cannot be read", &error);
+        let slot = Slot::model(Role::Embed);
+        let entry = self.model.weights().get(slot).ok_or_else(|| {
+            Box::new(Verdict::broken("the model was loaded without an embedding"))
+        })?;
+        let table = entry.tensor.view().map_err(unreadable)?;
+        let row = |id: &u32| {
+            let mut row = vec![0.0; table.cols()];
+            table.dequantize_row(*id as usize, &mut row).map(|()| row).map_err(unreadable)
+        };
+        self.tokens.ids.iter().map(row).collect()
     }
 
     fn attention_sums(&self, bound: &AtMost) -> Verdict {

@@ -71,6 +71,10 @@ impl Pass<'_> {
         for (before, after) in self.rotations() {
             for ((site, plain), (_, turned)) in self.layers(before).zip(self.layers(after)) {
                 for (position, (plain, turned)) in plain.iter().zip(turned).enumerate() {
+                    // Zeros stay zeros under every rotation.
+                    if plain.iter().all(|value| *value == 0.0) {
+                        continue;
+                    }
                     count += 1;
                     if (self.stretched(plain) == *turned) != (position == 0) {
                         let how = if position == 0 { "is turned" } else { "is not turned" };
@@ -93,7 +97,8 @@ impl Pass<'_> {
                     let frequencies = declared_frequencies(self.model, layer, tokens)?;
                     for (pair, frequency) in frequencies.iter().enumerate() {
                         let expected = position as f64 * frequency;
-                        let found = self.angle(plain, turned, pair, frequencies.len());
+                        let pairs = frequencies.len();
+                        let Some(found) = self.angle(plain, turned, pair, pairs) else { continue };
                         let error = (found - expected).rem_euclid(std::f64::consts::TAU);
                         let error = error.min(std::f64::consts::TAU - error);
                         worst.add(error, || format!("{site} row {position} pair {pair}"));
@@ -104,22 +109,24 @@ impl Pass<'_> {
         Ok(worst.at_most("error of the angle", bound))
     }
 
-    /// By how many radians pair `pair` of `pairs` is turned, over all heads of a row.
-    fn angle(&self, plain: &[f32], turned: &[f32], pair: usize, pairs: usize) -> f64 {
+    /// By how many radians pair `pair` of `pairs` is rotated, over all heads of a row. `None` where both values are
+    /// zero in every head, as behind a gain of zero: no angle can be read there, and zero times any rotation is zero.
+    fn angle(&self, plain: &[f32], turned: &[f32], pair: usize, pairs: usize) -> Option<f64> {
         let (first, second) = match self.config.rope.style {
             RopeStyle::Neox => (pair, pair + pairs),
             RopeStyle::Adjacent => (2 * pair, 2 * pair + 1),
         };
         let heads =
             plain.chunks_exact(self.config.head_dim).zip(turned.chunks_exact(self.config.head_dim));
-        let (mut cross, mut dot) = (0.0, 0.0);
+        let (mut cross, mut dot, mut size) = (0.0, 0.0, 0.0);
         for (plain, turned) in heads {
             let (x, y) = (f64::from(plain[first]), f64::from(plain[second]));
             let (u, v) = (f64::from(turned[first]), f64::from(turned[second]));
             cross += x * v - y * u;
             dot += x * u + y * v;
+            size += x * x + y * y + u * u + v * v;
         }
-        cross.atan2(dot)
+        (size != 0.0).then(|| cross.atan2(dot))
     }
 }
 
