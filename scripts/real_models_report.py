@@ -120,7 +120,8 @@ def built(apr: pathlib.Path, model: str, form: str, folder: pathlib.Path) -> tup
     return here, absent
 
 
-def judged(apr: pathlib.Path, args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+def judge(apr: pathlib.Path, args: argparse.Namespace) -> list[Row]:
+    """Every run; the report is written anew after each model, so that an interrupted one says what it has."""
     rows, missing = [], []
     for model in args.models or MODELS:
         with tempfile.TemporaryDirectory(prefix="apr-real-") as scratch:
@@ -132,7 +133,8 @@ def judged(apr: pathlib.Path, args: argparse.Namespace) -> tuple[list[Row], list
                     last = rows[-1]
                     print(f"{model:20} {form:20} {door:9} {last.verdict:11} exit {last.code} {last.seconds:6.1f} s",
                           file=sys.stderr)
-    return rows, missing
+        args.output.write_text(render(rows, missing, args), encoding="utf-8")
+    return rows
 
 
 def kills(path: pathlib.Path | None) -> str:
@@ -210,11 +212,10 @@ def main() -> int:
     if not apr.exists():
         parser.error(f"{apr} is not there; cargo build --release")
     args.profile = apr.parent.name
-    rows, absent = judged(apr, args)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    rows = judge(apr, args)
     if not rows:
         sys.exit("no form is on this machine; python scripts/fetch_real_models.py")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(render(rows, absent, args), encoding="utf-8")
     print(f"{args.output}: {sum(row.code != 0 for row in rows)} of {len(rows)} runs are not quiet")
     return 1 if any(row.code != 0 for row in rows) else 0
 

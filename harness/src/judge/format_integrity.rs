@@ -1,6 +1,8 @@
 //! `format-integrity`: the file is what its format says a file is.
 
-use apr_engine::format::{Container, Format, Metadata, Source, apr, gguf, safetensors};
+use apr_engine::format::{
+    Container, Format, Metadata, Source, TensorEntry, apr, gguf, safetensors,
+};
 
 use super::context::{JudgeContext, Look, refused};
 use super::look::{Random, all_of};
@@ -234,16 +236,28 @@ pub(super) fn parse(format: Format, bytes: &[u8]) -> apr_engine::Result<Containe
     }
 }
 
-/// Each file, cut off at seeded places and at both ends of each tensor.
+/// Where the last byte that carries something ends: behind the last tensor a GGUF file may have padding, and is whole
+/// without it.
+fn content_end(format: Format, bytes: &[u8]) -> usize {
+    let ends = |container: &Container<'_>| {
+        let end = |entry: &TensorEntry<'_>| entry.offset as usize + entry.view.bytes().len();
+        container.tensors.iter().map(end).max()
+    };
+    let padded = (format == Format::Gguf).then(|| parse(format, bytes).ok()).flatten();
+    padded.as_ref().and_then(ends).unwrap_or(bytes.len())
+}
+
+/// Each file, cut off at seeded places and at both ends of what it carries.
 fn truncated(source: &Source, cuts: usize, ctx: &JudgeContext) -> Verdict {
     let mut wrong = Vec::new();
     let mut count = 0;
     for file in source.files() {
         let bytes: &[u8] = file.bytes();
         let mut random = Random::new(ctx.seed, "cuts");
-        let mut places: Vec<usize> = (0..cuts).map(|_| random.below(bytes.len())).collect();
-        places.extend([0, 1, 4, 8, bytes.len().saturating_sub(1)]);
-        places.retain(|&place| place < bytes.len());
+        let end = content_end(source.format(), bytes);
+        let mut places: Vec<usize> = (0..cuts).map(|_| random.below(end)).collect();
+        places.extend([0, 1, 4, 8, end.saturating_sub(1)]);
+        places.retain(|&place| place < end);
         for place in places {
             count += 1;
             let read = ctx.reading(bytes, &bytes[..place]);
@@ -290,4 +304,31 @@ fn corrupted(source: &Source, flips: usize, ctx: &JudgeContext) -> Verdict {
         .measure(Measure::noted("refused", refusals as f64));
     evidence.details = unnoticed.into_iter().take(8).collect();
     evidence.verdict()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::judge::relaid::relay;
+    use crate::need::Needs;
+    use crate::suite::Layout;
+    use crate::verdict::VerdictKind;
+
+    #[test]
+    fn padding_behind_the_last_tensor_may_be_missing_and_its_last_byte_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let to = folder.path().join("padded.gguf");
+        relay(&root.join("fixtures/gguf/qwen2-tied-Q8_0.gguf"), &Layout::Alignment(4096), &to)
+            .unwrap();
+        let source = Source::open(&to).unwrap();
+        let bytes: &[u8] = source.files()[0].bytes();
+        let end = content_end(Format::Gguf, bytes);
+        assert!(end < bytes.len() && parse(Format::Gguf, &bytes[..end]).is_ok());
+        assert!(parse(Format::Gguf, &bytes[..end - 1]).is_err());
+        let ctx = JudgeContext::new(PathBuf::new(), folder.path().into(), 0, Needs::default());
+        assert_eq!(truncated(&source, 16, &ctx).kind(), VerdictKind::Corroborated);
+    }
 }
