@@ -4,11 +4,11 @@
 //! the brackets `=text` is exact, `~text` is a part, and plain text is exact with `*` for any run of characters.
 //! A word without brackets selects cases whose printed id contains it; `tied` alone is short for `has(tied-head)`.
 //!
-//! Some subjects are facts of the judged file: `stored(blocks)`, `stored(plain)` and `stored(q4_k)` speak of the weights
-//! that are multiplied and `bits(<8)` of the fewest bits per value among them, `format(gguf)`, `family(llama)` and
-//! `has(template)` of what the file states, `params(<1e9)` and `layers(>=12)` of its size, with `k`, `M`, `B` and `T` for
-//! powers of a thousand. What is unknown of a file is
-//! neither true nor false, nor is its opposite, and a filter that remains undecided selects.
+//! Some subjects are facts of the judged file: `stored(blocks)`, `stored(plain)` and `stored(q4_k)` speak of the
+//! weights that are multiplied and `bits(<8)` of the fewest bits per value among them; `format(gguf)`, `family(llama)`
+//! and `has(template)` of what the file states; `params(<1e9)` and `layers(>=12)` of its size, and `one-rope(>=512)` of
+//! the longest text that one set of rotary frequencies serves, with `k`, `M`, `B` and `T` for powers of a thousand. What
+//! is unknown of a file is neither true nor false, nor is its opposite, and a filter that remains undecided selects.
 
 mod size;
 mod vocabulary;
@@ -25,15 +25,15 @@ pub use vocabulary::Stray;
 const SUBJECTS: &[&str] = &[
     "contract", "gate", "id", "model", "form", "backend", "isa", "threads", "severity", "tag",
     "need", "ref", "check", "tier", "kill", "stored", "bits", "format", "family", "has", "params",
-    "layers",
+    "layers", "one-rope",
 ];
 
 /// Subjects that are facts of the judged file, and need no name that a suite gave.
 pub(crate) const FACTS: &[&str] =
-    &["stored", "bits", "format", "family", "has", "params", "layers"];
+    &["stored", "bits", "format", "family", "has", "params", "layers", "one-rope"];
 
 /// Facts that are numbers.
-const NUMBERS: &[&str] = &["bits", "params", "layers"];
+const NUMBERS: &[&str] = &["bits", "params", "layers", "one-rope"];
 
 /// Deepest nesting of parentheses and negations.
 const DEPTH_MAX: usize = 64;

@@ -42,7 +42,7 @@ pub(crate) const PARTS: &[&str] = &[
 pub(crate) const STORED: [&str; 2] = ["blocks", "plain"];
 
 /// What is known of one form before anything is judged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
     format: Option<Format>,
     stored: Option<BTreeSet<Dtype>>,
@@ -50,12 +50,14 @@ pub struct Facts {
 }
 
 /// What a file that loads states about its model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct ModelFacts {
     family: &'static str,
     parts: BTreeSet<&'static str>,
     parameters: u64,
     layers: u64,
+    /// Longest text that one set of rotary frequencies serves.
+    one_rope: f64,
 }
 
 impl Facts {
@@ -117,7 +119,11 @@ impl Facts {
             return self.stored.as_ref().map(coarsest);
         }
         let model = self.model.as_ref()?;
-        Some(if subject == "layers" { model.layers } else { model.parameters } as f64)
+        Some(match subject {
+            "layers" => model.layers as f64,
+            "one-rope" => model.one_rope,
+            _ => model.parameters as f64,
+        })
     }
 }
 
@@ -129,6 +135,10 @@ impl ModelFacts {
             parts: parts(model),
             parameters: parameters.sum(),
             layers: model.config().layers as u64,
+            one_rope: match &model.config().rope.scaling {
+                RopeScaling::Long(long) => long.original_context as f64,
+                _ => f64::INFINITY,
+            },
         }
     }
 }
@@ -289,6 +299,8 @@ mod tests {
     #[test]
     fn parts_are_those_of_the_family() {
         let has = |name: &str| Facts::read(&fixture(name)).texts("has").unwrap();
+        assert_eq!(Facts::read(&fixture("golden")).number("one-rope"), Some(f64::INFINITY));
+        assert_eq!(Facts::read(&fixture("pygmy/longrope")).number("one-rope"), Some(12.0));
         let golden = ["bias", "grouped-heads", "template", "tied-head", "tokenizer"];
         assert_eq!(has("golden"), golden);
         let gemma = has("gguf/gemma3-Q8_0.gguf");
