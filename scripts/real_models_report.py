@@ -78,22 +78,32 @@ def findings(door: str, value: dict) -> tuple[list[str], int]:
         return lines, value.get("checked", {}).get("tensors", 0)
     if door == "check":
         gates = [gate for stage in value.get("stages", []) for gate in stage["gates"]]
-        red = [gate for gate in gates if "corroborated" not in gate["verdict"] and "skipped" not in gate["verdict"]]
+        red = [gate for gate in gates if not {"corroborated", "skipped"} & set(gate["verdict"])]
         return [f"{gate['gate']}: {short(gate['verdict'])}" for gate in red], len(gates)
     cases = value.get("cases", [])
-    red = [case for case in cases if case["verdict"] in ("falsified", "broken", "inconclusive")]
+    red = [case for case in cases
+           if case["verdict"] in ("falsified", "broken", "inconclusive")]
     lines = [f"{case['contract']}/{case['gate']}: {case.get('evidence', {}).get('summary', case['verdict'])}"
              for case in red]
     return lines, len(cases)
 
 
-def run(apr: pathlib.Path, model: str, form: str, path: pathlib.Path, door: str, limit: float) -> Row:
-    code, out, err, seconds = call(apr, [*DOORS[door], "--json", str(path)], limit)
+def observations(apr: pathlib.Path) -> set[str]:
+    """The gates that only observe: what they find unusual is held against nobody."""
+    code, out, err, _ = call(apr, ["qa", "list", "--filter", "severity(=info)", "--json"], 300)
+    if code != 0:
+        sys.exit(f"apr qa list: exit {code}: {err.strip()}")
+    return {case.split("@")[0] for case in json.loads(out)["cases"]}
+
+
+def run(apr: pathlib.Path, model: str, form: str, path: pathlib.Path, door: str, args: argparse.Namespace) -> Row:
+    code, out, err, seconds = call(apr, [*DOORS[door], "--json", str(path)], args.limit)
     try:
         value = json.loads(out)
     except json.JSONDecodeError:
         value = {}
     found, judged = findings(door, value)
+    found = [line for line in found if line.split(":")[0] not in args.observations]
     if code != 0 and not found:
         error = value.get("error") or {}
         found = [error.get("message") or (err.strip().splitlines() or ["no message"])[-1]]
@@ -121,19 +131,19 @@ def built(apr: pathlib.Path, model: str, form: str, folder: pathlib.Path) -> tup
 
 
 def judge(apr: pathlib.Path, args: argparse.Namespace) -> list[Row]:
-    """Every run; the report is written anew after each model, so that an interrupted one says what it has."""
+    """Every run; the report is written anew after each form, so that an interrupted one says what it has."""
     rows, missing = [], []
     for model in args.models or MODELS:
         with tempfile.TemporaryDirectory(prefix="apr-real-") as scratch:
-            forms, absent = built(apr, model, args.form, pathlib.Path(scratch))
+            forms, absent = built(apr, model, args.form, args.keep_forms or pathlib.Path(scratch))
             missing += absent
             for form, path in forms.items():
                 for door in args.doors:
-                    rows.append(run(apr, model, form, path, door, args.limit))
+                    rows.append(run(apr, model, form, path, door, args))
                     last = rows[-1]
                     print(f"{model:20} {form:20} {door:9} {last.verdict:11} exit {last.code} {last.seconds:6.1f} s",
                           file=sys.stderr)
-        args.output.write_text(render(rows, missing, args), encoding="utf-8")
+                args.output.write_text(render(rows, missing, args), encoding="utf-8")
     return rows
 
 
@@ -199,6 +209,7 @@ def main() -> int:
     parser.add_argument("--apr", type=pathlib.Path, default=ROOT / "target/release/apr", help="the program")
     parser.add_argument("--models", type=words, default=[], help="ids with commas between; all when absent")
     parser.add_argument("--form", default="", help="one form, such as published; all when absent")
+    parser.add_argument("--keep-forms", type=pathlib.Path, help="folder of forms for the next run; none is kept when absent")
     parser.add_argument("--doors", type=words, default=list(DOORS), help=f"of {','.join(DOORS)}")
     parser.add_argument("--limit", type=float, default=900, help="seconds after which a door is stopped")
     parser.add_argument("--kill-matrix", type=pathlib.Path, help="kill-matrix.json of apr qa --prove")
@@ -213,6 +224,7 @@ def main() -> int:
         parser.error(f"{apr} is not there; cargo build --release")
     args.profile = apr.parent.name
     args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.observations = observations(apr)
     rows = judge(apr, args)
     if not rows:
         sys.exit("no form is on this machine; python scripts/fetch_real_models.py")
