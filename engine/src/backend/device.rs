@@ -83,7 +83,7 @@ impl Device {
     /// Sets `model` up on this device. Generics are erased here and nowhere else.
     pub(crate) fn set_up(&self, model: &Model, options: LmOptions) -> Result<Box<dyn Lm>> {
         match self {
-            Self::Scalar => Ok(Box::new(model.lm_with(Scalar, options)?)),
+            Self::Scalar => Ok(Box::new(model.lm_with(Scalar::default(), options)?)),
             Self::Simd { isa, threads } => {
                 let available = std::thread::available_parallelism().map_or(1, usize::from);
                 let simd = Simd::new(*isa, threads.unwrap_or(available))?;

@@ -8,6 +8,7 @@
 //!
 //! A backend knows tensors and numbers. It must not know files, model families or tokens' meanings.
 
+pub mod arithmetic;
 pub mod cuda;
 pub mod device;
 pub mod host;
@@ -24,6 +25,7 @@ use crate::model::slots::Slot;
 use crate::probe::Site;
 use crate::tensor::Tensor;
 
+pub use arithmetic::Arithmetic;
 pub use device::{Device, DeviceReport, Unavailable};
 pub use kv::CacheType;
 pub use scalar::Scalar;
@@ -169,6 +171,9 @@ pub trait Backend: Send + Sync {
 
     /// Name for reports, with what distinguishes instances: `scalar`, `simd-avx2`.
     fn name(&self) -> String;
+
+    /// What this backend rounds in its products, so that the oracle can do the same.
+    fn arithmetic(&self) -> Arithmetic;
 
     /// Makes a weight resident.
     ///

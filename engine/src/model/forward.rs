@@ -12,7 +12,7 @@ use super::pass::Pass;
 use super::rotation::Rotation;
 use super::sequences::{Packing, Run, Sequence};
 use super::weights::{Resident, Weights};
-use crate::backend::{Backend, CacheType, KvCache as _, KvShape};
+use crate::backend::{Arithmetic, Backend, CacheType, KvCache as _, KvShape};
 use crate::error::{Code, Error, Result};
 use crate::format::mmap::guard;
 use crate::probe::{NoProbe, Op, Probe, Site};
@@ -215,6 +215,10 @@ impl<B: Backend> Lm for Transformer<B> {
 
     fn backend_name(&self) -> String {
         self.backend.name()
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.backend.arithmetic()
     }
 
     fn context(&self) -> usize {

@@ -1,7 +1,7 @@
 //! What everyone outside the engine sees of a running model: tokens in, logits out.
 
 use super::config::Config;
-use crate::backend::CacheType;
+use crate::backend::{Arithmetic, CacheType};
 use crate::error::Result;
 use crate::probe::Probe;
 
@@ -71,6 +71,9 @@ pub trait Lm: Send {
 
     /// Name of the backend, for reports.
     fn backend_name(&self) -> String;
+
+    /// What the backend rounds in its products.
+    fn arithmetic(&self) -> Arithmetic;
 
     /// Most positions this instance takes.
     fn context(&self) -> usize;

@@ -131,16 +131,16 @@ fn tokens_outside_the_vocabulary_and_empty_prompts_are_refused() {
 #[test]
 fn a_gap_in_the_cache_is_refused() {
     let shape = KvShape { layers: 1, width: 2, capacity: 4, cache_type: CacheType::F16 };
-    let mut kv = Scalar.kv_alloc(shape).unwrap();
+    let mut kv = Scalar::default().kv_alloc(shape).unwrap();
     let rows = |position| KvRows { layer: 0, first_row: 0, position, rows: 1 };
     let row = vec![0.0; 2];
     assert_eq!(
-        Scalar.kv_append(&mut kv, &row, &row, rows(1)).unwrap_err().code(),
+        Scalar::default().kv_append(&mut kv, &row, &row, rows(1)).unwrap_err().code(),
         Code::BackendShape
     );
-    Scalar.kv_append(&mut kv, &row, &row, rows(0)).unwrap();
+    Scalar::default().kv_append(&mut kv, &row, &row, rows(0)).unwrap();
     assert_eq!(
-        Scalar.kv_append(&mut kv, &row, &row, rows(4)).unwrap_err().code(),
+        Scalar::default().kv_append(&mut kv, &row, &row, rows(4)).unwrap_err().code(),
         Code::ContextExceeded
     );
 }

@@ -38,7 +38,7 @@ fn float_weights_equal_the_oracle_at_every_site_on_every_isa() {
         let recording = Recording::open(&format!("oracle/transformers/{name}.safetensors"));
         let (model, tokens) = (model(&format!("pygmy/{name}")), recording.tokens());
         for &cache_type in CacheType::ALL {
-            let expected = sites(&model, Scalar, cache_type, &tokens);
+            let expected = sites(&model, Scalar::default(), cache_type, &tokens);
             for kernels in Kernels::available() {
                 let simd = Simd::new(Some(kernels.isa()), 2).unwrap();
                 let found = sites(&model, simd, cache_type, &tokens);
@@ -139,12 +139,12 @@ fn scaling_and_soft_caps_equal_the_plain_ones() {
     let x: Vec<f32> = (0..301).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.7).collect();
     let (mut fast, mut plain) = (x.clone(), x.clone());
     simd.scale(site, &mut fast, 6.93, 300).unwrap();
-    Scalar.scale(site, &mut plain, 6.93, 300).unwrap();
+    Scalar::default().scale(site, &mut plain, 6.93, 300).unwrap();
     assert_eq!(fast, plain);
     assert_eq!(fast[300].to_bits(), x[300].to_bits(), "what lies behind is left alone");
     let (mut fast, mut plain) = (x.clone(), x);
     simd.soft_cap(site, &mut fast, 5.0, 300).unwrap();
-    Scalar.soft_cap(site, &mut plain, 5.0, 300).unwrap();
+    Scalar::default().soft_cap(site, &mut plain, 5.0, 300).unwrap();
     assert!(nmse(&fast, &plain) <= FLOAT_NMSE_MAX);
     assert!(plain[..300].iter().all(|value| value.abs() <= 5.0));
 }

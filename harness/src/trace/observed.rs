@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use apr_engine::backend::CacheType;
+use apr_engine::backend::{Arithmetic, CacheType};
 use apr_engine::model::{Config, Lm, LogitRows, SequenceTokens, Want};
 use apr_engine::probe::Probe;
 use apr_engine::{Code, Error, Result};
@@ -50,6 +50,10 @@ impl Lm for Observed<'_> {
 
     fn backend_name(&self) -> String {
         self.lm.backend_name()
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.lm.arithmetic()
     }
 
     fn context(&self) -> usize {

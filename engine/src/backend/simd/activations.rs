@@ -5,6 +5,7 @@
 //! and V) share it. Rows are padded with zeros to whole blocks, so padded weight rows need no care.
 //! The rounded bytes are the same on every instruction set; only sums of floats differ.
 
+use crate::backend::arithmetic::{Arithmetic, ProductArithmetic, Rounding, Sum};
 use crate::dtype::Dtype;
 use crate::quant::SUPER;
 
@@ -134,6 +135,17 @@ impl Form {
     }
 }
 
+/// What the kernels declare: bytes in front of blocks, by the length that goes with them, and sums in f32.
+pub(super) fn arithmetic() -> Arithmetic {
+    let rounded = |block| ProductArithmetic { rounding: Rounding::Bytes { block }, sum: Sum::F32 };
+    let plain = ProductArithmetic { rounding: Rounding::None, sum: Sum::F32 };
+    Dtype::ALL.iter().fold(Arithmetic::new(plain), |arithmetic, dtype| match Form::of(*dtype) {
+        Form::F32 => arithmetic,
+        Form::Q8 => arithmetic.with(&[*dtype], rounded(32)),
+        Form::Q8Super => arithmetic.with(&[*dtype], rounded(SUPER)),
+    })
+}
+
 /// Activation rows with the rounded forms that were asked for.
 #[derive(Clone, Debug)]
 pub struct Activations<'a> {
@@ -153,5 +165,55 @@ impl Activations<'_> {
     /// Values per row.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::scalar::rounding::rounded;
+    use crate::backend::simd::kernels::Kernels;
+
+    /// What the kernels multiply in place of `values`, one row.
+    fn seen(kernels: &Kernels, dtype: Dtype, values: &[f32]) -> Vec<f64> {
+        let activations = kernels.activations(values, values.len(), &[dtype]).unwrap();
+        let value = |(quant, scale): (i8, f32)| f64::from(quant) * f64::from(scale);
+        let all: Vec<f64> = match (&activations.q8, &activations.q8_super) {
+            (Some(q8), None) => {
+                let blocks = q8.quants.iter().zip(&q8.scales);
+                blocks
+                    .flat_map(|(quants, &scale)| quants.map(|quant| value((quant, scale))))
+                    .collect()
+            }
+            (None, Some(q8)) => {
+                let blocks = q8.quants.iter().zip(&q8.scales);
+                blocks
+                    .flat_map(|(quants, &scale)| quants.map(|quant| value((quant, scale))))
+                    .collect()
+            }
+            _ => panic!("one rounding was asked for"),
+        };
+        all[..values.len()].to_vec()
+    }
+
+    #[test]
+    fn what_is_declared_is_what_the_kernels_round_on_every_instruction_set() {
+        let wave: Vec<f32> = (0..608).map(|at| (at as f32 * 0.37).sin() * 3.0).collect();
+        let mut massive = wave.clone();
+        (massive[7], massive[300], massive[599]) = (1e4, -3e38, 1e-30);
+        // Values between two steps: the largest is 127, so a step is one.
+        let ties: Vec<f32> =
+            (0..608).map(|at| if at % 32 == 0 { 127.0 } else { at as f32 % 64.0 - 31.5 }).collect();
+        let mut small = vec![1e-37; 608];
+        small[256..].fill(-0.0);
+        let declared = arithmetic();
+        for kernels in Kernels::available() {
+            for &dtype in Dtype::ALL.iter().filter(|&&dtype| declared.rounds(dtype)) {
+                for values in [&wave, &massive, &ties, &small] {
+                    let rounding = declared.product(dtype).rounding;
+                    assert_eq!(seen(&kernels, dtype, values), rounded(values, rounding), "{dtype}");
+                }
+            }
+        }
     }
 }

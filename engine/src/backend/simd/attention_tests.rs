@@ -197,7 +197,7 @@ impl Shape {
 fn attention_over_either_type_is_that_of_the_oracle() {
     for shape in SHAPES {
         for &cache_type in CacheType::ALL {
-            let expected = shape.run(&Scalar, cache_type, false);
+            let expected = shape.run(&Scalar::default(), cache_type, false);
             for kernels in Kernels::available() {
                 let simd = Simd::new(Some(kernels.isa()), 1).unwrap();
                 let found = shape.run(&simd, cache_type, false);
@@ -221,7 +221,8 @@ fn numbers_that_f16_holds_give_the_same_bits_in_either_type() {
                 assert!(same, "{kernels:?} {} on {threads}", shape.head_dim);
             }
         }
-        let run = |cache_type| shape.run(&Scalar, cache_type, true).map(|all| bits(&all));
+        let run =
+            |cache_type| shape.run(&Scalar::default(), cache_type, true).map(|all| bits(&all));
         assert!(run(CacheType::F16) == run(CacheType::F32), "{}", shape.head_dim);
     }
 }

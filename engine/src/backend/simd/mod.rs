@@ -21,6 +21,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+use super::arithmetic::Arithmetic;
 use super::host::{check_dtype, front, front_mut};
 use super::kv::{HostKv, KvLayer};
 use super::{Attention, Backend, KvRows, KvShape, Norm, Projection, Rope, too_short};
@@ -175,6 +176,10 @@ impl Backend for Simd {
 
     fn name(&self) -> String {
         format!("simd-{}", self.kernels.isa())
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        activations::arithmetic()
     }
 
     fn upload(&self, slot: Slot, tensor: &Tensor) -> Result<SimdWeight> {

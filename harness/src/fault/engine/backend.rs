@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
-use apr_engine::backend::{Attention, Backend, CacheType, KvRows, KvShape, Norm, Rope};
+use apr_engine::backend::{Arithmetic, Attention, Backend, CacheType, KvRows, KvShape, Norm, Rope};
 use apr_engine::model::{Activation, Role, RopeStyle, Slot};
 use apr_engine::probe::{Op, Site};
 use apr_engine::{Code, Error, Result, Tensor};
 
 use super::EngineFault;
-use super::spoil::{column_major, less_one, reorder_heads, spoil_cached};
+use super::spoil::{column_major, less_one, misdeclared, reorder_heads, spoil_cached};
 
 /// How often [`EngineFault::ObservedSlow`] computes attention.
 const OBSERVED_REPEATS: usize = 256;
@@ -91,6 +91,13 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn name(&self) -> String {
         self.inner.name()
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        match self.fault {
+            EngineFault::Misdeclared => misdeclared(&self.inner.arithmetic()),
+            _ => self.inner.arithmetic(),
+        }
     }
 
     fn upload(&self, slot: Slot, tensor: &Tensor) -> Result<Self::Weight> {

@@ -218,6 +218,18 @@ pub(in crate::fault) const ALL: &[Engine] = &[
         EngineFault::TileZero { layer: 0 },
     ),
     defect(
+        "engine/output-off",
+        "one output of a product is a hundredth too large",
+        &["FI-80"],
+        EngineFault::OutputOff,
+    ),
+    defect(
+        "engine/misdeclared",
+        "activations are rounded in other blocks than declared",
+        &["FI-80"],
+        EngineFault::Misdeclared,
+    ),
+    defect(
         "engine/row-swap",
         "two rows of a product are exchanged",
         &["FI-68"],

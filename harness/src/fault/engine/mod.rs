@@ -10,7 +10,7 @@ mod spoil;
 use std::time::Instant;
 
 use apr_engine::backend::simd::{Isa, Simd};
-use apr_engine::backend::{CacheType, Scalar};
+use apr_engine::backend::{Arithmetic, CacheType, Scalar};
 use apr_engine::model::{
     Config, Lm, LmOptions, LogitRows, Model, Role, SequenceTokens, Slot, Transformer, Want,
 };
@@ -87,6 +87,10 @@ pub enum EngineFault {
         /// The layer.
         layer: usize,
     },
+    /// One output of the gate projections is a hundredth too large.
+    OutputOff,
+    /// The backend declares another rounding of activations than its own.
+    Misdeclared,
     /// Two neighbouring rows of the output projection are exchanged.
     RowSwap,
     /// The query matrix of layer 0 is read column by column.
@@ -180,7 +184,8 @@ impl EngineFault {
             | Self::MemoryKept
             | Self::TokenWrapped
             | Self::CachesShared
-            | Self::PositionsShared => return None,
+            | Self::PositionsShared
+            | Self::Misdeclared => return None,
             Self::EmbeddingConstant => Op::Embed,
             Self::LayerNorm | Self::RmsEps | Self::GainOffsetMissing => Op::AttnNorm,
             Self::QkvBiasDropped | Self::ColumnMajor => Op::Q,
@@ -191,6 +196,7 @@ impl EngineFault {
             | Self::RopeScaled
             | Self::PositionOffByOne => Op::RopeQ,
             Self::QkNormSkipped => Op::QNorm,
+            Self::OutputOff => Op::Gate,
             Self::RopeTwice => Op::RopeK,
             Self::GqaModulo
             | Self::CausalMaskOff
@@ -327,7 +333,7 @@ fn set_up(
     let fault = in_effect(fault, spec, &options);
     let lm: Box<dyn Lm> = match spec.backend.as_str() {
         "scalar" => {
-            let backend = Faulty::new(Scalar, fault, end).in_layer(layer);
+            let backend = Faulty::new(Scalar::default(), fault, end).in_layer(layer);
             Box::new(Transformer::new(config, model.weights(), backend, options)?)
         }
         "simd" => {
@@ -387,6 +393,10 @@ impl Lm for FaultyLm {
 
     fn backend_name(&self) -> String {
         self.inner.backend_name()
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.inner.arithmetic()
     }
 
     fn context(&self) -> usize {

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use apr_engine::backend::Backend;
+use apr_engine::backend::arithmetic::{ProductArithmetic, Rounding};
+use apr_engine::backend::{Arithmetic, Backend};
 use apr_engine::probe::{Op, Site};
-use apr_engine::{Code, Error, Result, Tensor};
+use apr_engine::{Code, Dtype, Error, Result, Tensor};
 
 use super::EngineFault;
 use super::backend::Faulty;
@@ -72,6 +73,11 @@ impl<B: Backend> Faulty<B> {
                     }
                 })
             }
+            EngineFault::OutputOff if site.op == Op::Gate => self.edit(dst, len, |values| {
+                for row in values.chunks_exact_mut(out) {
+                    row[0] *= 1.01;
+                }
+            }),
             EngineFault::FeedForwardBypassed if site.op == Op::Down => {
                 let given = self.normed.lock().map_err(|_| Error::new(Code::BackendShape))?;
                 self.inner.write(dst, &given)
@@ -163,4 +169,17 @@ pub(super) fn reorder_heads(values: &mut [f32], head_dim: usize, order: &[usize]
                 .copy_from_slice(&before[from * head_dim..(from + 1) * head_dim]);
         }
     }
+}
+
+/// The same arithmetic, declared to round activations in blocks twice as long, also where it does not round at all.
+pub(super) fn misdeclared(declared: &Arithmetic) -> Arithmetic {
+    Dtype::ALL.iter().fold(declared.clone(), |wrong, dtype| {
+        let product = declared.product(*dtype);
+        let block = match product.rounding {
+            Rounding::Bytes { block } => 2 * block,
+            Rounding::None => 32,
+        };
+        let rounding = Rounding::Bytes { block };
+        wrong.with(&[*dtype], ProductArithmetic { rounding, ..product })
+    })
 }

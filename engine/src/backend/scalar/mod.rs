@@ -1,8 +1,13 @@
-//! The oracle: plain loops, f64 accumulators, one thread.
+//! The oracle: plain loops and f64 accumulators.
 //!
 //! Every other backend is judged against this one, and this one against recordings of independent
-//! implementations. It is never optimised.
+//! implementations. Products share their rows out over the processors and take several tokens at a
+//! time; no sum changes by it, and a test holds them against the one-line loops.
 
+mod product;
+pub(super) mod rounding;
+
+use super::arithmetic::Arithmetic;
 use super::host::{activate, check_dtype, front, front_mut, vector};
 use super::kv::{Cached, HostKv, KvLayer};
 use super::{Attention, Backend, KvRows, KvShape, Norm, Rope, too_short};
@@ -11,11 +16,20 @@ use crate::model::config::Activation;
 use crate::model::rope::RopeStyle;
 use crate::model::slots::Slot;
 use crate::probe::Site;
-use crate::tensor::{Tensor, TensorView};
+use crate::tensor::Tensor;
 
-/// The scalar backend.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Scalar;
+/// The scalar backend: exact activations unless it follows the arithmetic of another backend.
+#[derive(Clone, Debug, Default)]
+pub struct Scalar {
+    arithmetic: Arithmetic,
+}
+
+impl Scalar {
+    /// The oracle that rounds activations as `arithmetic` declares, and sums in double precision.
+    pub fn following(arithmetic: &Arithmetic) -> Self {
+        Self { arithmetic: arithmetic.in_double() }
+    }
+}
 
 fn dot<T: Copy + Into<f64>>(a: &[f32], b: &[T]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * b.into()).sum()
@@ -32,19 +46,6 @@ fn softmax(scores: &mut [f64]) {
     for score in scores {
         *score /= sum;
     }
-}
-
-/// Output columns of a product, one dequantised weight row at a time.
-fn matmul(dst: &mut [f32], weight: &TensorView<'_>, x: &[f32]) -> Result<()> {
-    let (outputs, inputs) = (weight.rows(), weight.cols());
-    let mut row = vec![0.0; inputs];
-    for output in 0..outputs {
-        weight.dequantize_row(output, &mut row)?;
-        for (x, dst) in x.chunks_exact(inputs).zip(dst.chunks_exact_mut(outputs)) {
-            dst[output] = dot(x, &row) as f32;
-        }
-    }
-    Ok(())
 }
 
 /// Attention over keys and values of any type.
@@ -103,6 +104,10 @@ impl Backend for Scalar {
 
     fn name(&self) -> String {
         "scalar".to_owned()
+    }
+
+    fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic.clone()
     }
 
     fn upload(&self, slot: Slot, tensor: &Tensor) -> Result<Tensor> {
@@ -174,7 +179,9 @@ impl Backend for Scalar {
     ) -> Result<()> {
         let weight = weight.view()?;
         let x = front(x, rows * weight.cols(), Some(site))?;
-        matmul(front_mut(dst, rows * weight.rows(), Some(site))?, &weight, x)
+        let dst = front_mut(dst, rows * weight.rows(), Some(site))?;
+        let rounding = self.arithmetic.product(weight.dtype()).rounding;
+        product::matmul(dst, &weight, x, rounding)
     }
 
     fn add_bias(&self, site: Site, x: &mut Vec<f32>, bias: &Tensor, rows: usize) -> Result<()> {
