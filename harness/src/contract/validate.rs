@@ -239,7 +239,7 @@ mod tests {
             "convert-run: { to: apr, prompts: [], max-tokens: 8 }",
             "convert-run: { to: apr, prompts: [hello], max-tokens: 0 }",
             "tensor-quality: { spots: { at: [] } }",
-            "stage: { invariant: { matches-oracle: { ops: [], nmse-plain: 1, nmse-blocks: 1, why: of no consequence here } } }",
+            "stage: { invariant: { matches-oracle: { ops: [], nmse: 1, why: of no consequence here } } }",
             "stage: { invariant: { row-spread: { ops: [knee], at-least: 1, why: of no consequence here } } }",
         ] {
             let error = gate(&format!("{CLAIM}    check: {{ {check} }}\n"));

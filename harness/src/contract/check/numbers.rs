@@ -95,11 +95,10 @@ pub struct RowSpread {
 pub struct MatchesOracle {
     /// Points of the forward pass, as `q`.
     pub ops: Vec<OpName>,
-    /// Largest normalised mean squared error of a row that is computed in plain numbers.
-    pub nmse_plain: Positive,
-    /// The same where the weights are stored in blocks, for which backends round activations to 8 bits.
-    pub nmse_blocks: Positive,
-    /// Why these bounds.
+    /// Largest normalised mean squared error of a row. The oracle rounds activations as the backend declares that it
+    /// does, so one bound holds for plain weights and for blocks.
+    pub nmse: Positive,
+    /// Why this bound.
     pub why: Why,
 }
 

@@ -4,6 +4,7 @@ mod head;
 mod norm;
 mod oracle;
 mod poison;
+mod rounding;
 mod stated;
 mod turns;
 mod worst;
@@ -11,6 +12,7 @@ mod worst;
 use std::sync::Arc;
 
 use apr_engine::Code;
+use apr_engine::backend::Scalar;
 use apr_engine::model::{Activation, Config, Lm, LmOptions, Model, Role, Slot};
 use apr_engine::probe::{Op, Site};
 
@@ -64,9 +66,7 @@ pub(super) fn judge(check: &Stage, case: &Planned, ctx: &JudgeContext) -> Look<V
         Invariant::Finite => pass.finite(),
         Invariant::Bounded(bound) => pass.bounded(bound),
         Invariant::RowSpread(bound) => pass.row_spread(bound),
-        Invariant::MatchesOracle(bound) => {
-            pass.matches_oracle(&*cell.oracle(&seen)?, &cell.spec, bound)
-        }
+        Invariant::MatchesOracle(bound) => pass.matches_oracle(&*cell.oracle(&seen)?, bound),
         Invariant::EmbeddingVaries => pass.embedding_varies()?,
         Invariant::NormRms(bound) => pass.norm_rms(bound)?,
         Invariant::AttentionSums(bound) => pass.attention_sums(bound),
@@ -140,13 +140,17 @@ impl Cell<'_> {
         })
     }
 
-    /// What the oracle computes at each site out of what `seen` had in front of it.
+    /// What the oracle computes at each site out of what `seen` had in front of it, with the roundings that the judged
+    /// backend declares.
     fn oracle(&self, seen: &Recording) -> Look<Arc<Recording>> {
         self.ctx.remember_sized(&self.key("oracle"), self.form, Recording::bytes, || {
             let options = LmOptions { context: Some(self.tokens.ids.len()), ..self.ctx.options() };
-            let mut scalar = self.ctx.lm(self.model, &BackendSpec::scalar(), options)?;
+            let declared = self.start()?.arithmetic();
+            let scalar = self.model.lm_with(Scalar::following(&declared), options);
+            let mut scalar =
+                scalar.map_err(|error| refused("the oracle refuses the model", &error))?;
             let parts = recording::stepped(&self.tokens.ids);
-            Ok(recording::record_given(&mut *scalar, &parts, seen))
+            Ok(recording::record_given(&mut scalar, &parts, seen))
         })
     }
 }
