@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use apr_engine::Code;
 use apr_engine::backend::simd::Isa;
-use apr_engine::backend::{CacheType, Device};
+use apr_engine::backend::{Arithmetic, CacheType, Device, Scalar};
 use apr_engine::format::Source;
 use apr_engine::generate::{Event, GenerateOptions, Generation, generate};
 use apr_engine::model::{LmOptions, Model};
@@ -334,6 +334,22 @@ impl JudgeContext {
             }
             _ => refused("the backend refuses the model", &error),
         })
+    }
+
+    /// The oracle on `model`, rounding as `arithmetic` declares. Nothing is planted in it.
+    ///
+    /// # Errors
+    /// Falsified, when the oracle refuses the model.
+    pub fn oracle(
+        &self,
+        model: &Model,
+        arithmetic: &Arithmetic,
+        options: LmOptions,
+    ) -> Look<Box<dyn Lm>> {
+        match model.lm_with(Scalar::following(arithmetic), options) {
+            Ok(lm) => Ok(Box::new(lm)),
+            Err(error) => Err(refused("the oracle refuses the model", &error)),
+        }
     }
 
     /// Generates as a user's call would, with a planted fault around it.

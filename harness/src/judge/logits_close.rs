@@ -40,7 +40,7 @@ pub(super) fn judge(check: &LogitsClose, case: &Planned, ctx: &JudgeContext) -> 
                 format!("recorded {}", oracle.logits)
             }
             against => {
-                let (mut oracle, label) = reference(ctx, case, against, &spec, options)?;
+                let (mut oracle, label) = reference(ctx, case, against, &*lm, &spec, options)?;
                 for tokens in token_sets(ctx, form, &model, &check.prompts)? {
                     let expected = record(&mut *oracle, &tokens.ids, &wanted)?;
                     let tested = record(&mut *lm, &tokens.ids, &wanted)?;
@@ -64,11 +64,13 @@ fn options(check: &LogitsClose, ctx: &JudgeContext) -> Vec<LmOptions> {
 /// Site → rows of values.
 type Sites = BTreeMap<Site, Vec<Vec<f32>>>;
 
-/// The reference side and its name: scalar on the same form, or the same backend on another form or with another cache.
+/// The reference side and its name: the oracle on the same form, rounding as `tested` declares, or the same backend on
+/// another form or with another cache.
 fn reference(
     ctx: &JudgeContext,
     case: &Planned,
     against: &Against,
+    tested: &dyn Lm,
     spec: &BackendSpec,
     options: LmOptions,
 ) -> Look<(Box<dyn Lm>, String)> {
@@ -84,7 +86,8 @@ fn reference(
             (ctx.model(form)?, same, options, format!("the same with {cache_type} cache"))
         }
         Against::Scalar | Against::Oracle(_) => {
-            (ctx.model(form)?, BackendSpec::scalar(), options, "scalar".into())
+            let oracle = ctx.oracle(&*ctx.model(form)?, &tested.arithmetic(), options)?;
+            return Ok((oracle, "scalar".into()));
         }
     };
     Ok((ctx.lm(&model, &spec, options)?, name))

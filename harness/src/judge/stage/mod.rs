@@ -12,7 +12,6 @@ mod worst;
 use std::sync::Arc;
 
 use apr_engine::Code;
-use apr_engine::backend::Scalar;
 use apr_engine::model::{Activation, Config, Lm, LmOptions, Model, Role, Slot};
 use apr_engine::probe::{Op, Site};
 
@@ -146,11 +145,9 @@ impl Cell<'_> {
         self.ctx.remember_sized(&self.key("oracle"), self.form, Recording::bytes, || {
             let options = LmOptions { context: Some(self.tokens.ids.len()), ..self.ctx.options() };
             let declared = self.start()?.arithmetic();
-            let scalar = self.model.lm_with(Scalar::following(&declared), options);
-            let mut scalar =
-                scalar.map_err(|error| refused("the oracle refuses the model", &error))?;
+            let mut scalar = self.ctx.oracle(self.model, &declared, options)?;
             let parts = recording::stepped(&self.tokens.ids);
-            Ok(recording::record_given(&mut scalar, &parts, seen))
+            Ok(recording::record_given(&mut *scalar, &parts, seen))
         })
     }
 }
