@@ -168,7 +168,7 @@ fn options(args: &BenchArgs, room: usize, device: &Device) -> Options {
         samples: args.samples as usize,
         sequences: args.sequences as usize,
         processor: match device {
-            Device::Scalar => Some(Processor { threads: 1, isa: Isa::Portable }),
+            Device::Scalar => Some(Processor { threads: processors(), isa: Isa::Portable }),
             Device::Simd { isa, threads } => Some(Processor {
                 threads: threads.unwrap_or_else(processors),
                 isa: isa.unwrap_or_else(|| Kernels::best().isa()),
