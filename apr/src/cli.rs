@@ -209,7 +209,7 @@ pub(crate) struct CatalogueArgs {
     /// Seed of everything random.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    /// Folder with contracts/ and suites/; default: found upwards from here, else those inside the executable.
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 }
@@ -375,7 +375,7 @@ pub(crate) struct CoverageArgs {
     /// Write no report files.
     #[arg(long, conflicts_with = "report")]
     pub(crate) no_report: bool,
-    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    /// Folder with contracts/ and suites/; default: found upwards from here, else those inside the executable.
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 }
@@ -416,8 +416,8 @@ pub(crate) struct QaOptions {
     pub(crate) require: Vec<String>,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
-    /// Folder for the reports.
-    #[arg(long, value_name = "DIR")]
+    /// Folder for the reports; default: apr-report in the working directory.
+    #[arg(long = "report-dir", alias = "report", value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
     /// Write no report files.
     #[arg(long, conflicts_with = "report")]
@@ -446,7 +446,7 @@ pub(crate) struct QaOptions {
     /// Waiver file.
     #[arg(long, value_name = "FILE")]
     pub(crate) waivers: Option<PathBuf>,
-    /// Folder with contracts/, suites/ and fixtures/; default: found upwards from here, else the source checkout.
+    /// Folder with contracts/ and suites/; default: found upwards from here, else those inside the executable.
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// Folder of the published models that suites/real.yaml judges; default: the one that `APR_REAL_MODELS` names, else

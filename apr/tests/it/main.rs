@@ -10,6 +10,7 @@ mod dispatch;
 mod errors;
 mod fixtures;
 mod help;
+mod installed;
 mod interop;
 mod isolation;
 mod mistyped;

@@ -175,3 +175,14 @@ fn no_test_file_is_forgotten() {
         }
     }
 }
+
+#[test]
+fn no_product_code_knows_where_it_was_built() {
+    let name = ["CARGO_MANIFEST", "_DIR"].concat();
+    let places: Vec<String> = sources()
+        .into_iter()
+        .filter(|(path, text)| path.starts_with("apr/src/") && text.contains(&name))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(places.is_empty(), "{places:?}");
+}

@@ -1,6 +1,7 @@
 //! Where contracts, suites and fixtures lie, and what of them a run wants.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use apr_engine::format::Format;
 use apr_harness::case::ModelRef;
@@ -12,7 +13,9 @@ use apr_harness::nearest::did_you_mean;
 use apr_harness::sheet::Sheet;
 use apr_harness::suite::{self, ExpandError, Expansion, Roots, Suite};
 use clap::CommandFactory;
+use tempfile::TempDir;
 
+use super::carried;
 use crate::cli::{Cli, QaOptions};
 use crate::failure::Failure;
 
@@ -21,37 +24,49 @@ const SUITE_CARRIED: &str = "default";
 /// Suite of a run on a model of the user's.
 const SUITE_MODEL: &str = "model";
 
-/// A folder with `contracts/`, `suites/` and `fixtures/`.
+/// Where the catalogue lies: a folder with `contracts/` and `suites/`, or the one inside the executable.
 #[derive(Clone, Debug)]
-pub(crate) struct Root(PathBuf);
+pub(crate) struct Root {
+    path: PathBuf,
+    /// The carried catalogue, unpacked until the process ends.
+    carried: Option<Arc<TempDir>>,
+}
 
 impl Root {
-    /// The folder given, or the nearest one upwards from the current directory, or the checkout this was built from.
+    /// The folder given, or the nearest one upwards from the current directory, or the carried catalogue.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, Failure> {
         if let Some(path) = given {
             return Self::at(path).ok_or_else(|| {
                 Failure::usage(format_args!(
-                    "--root {}: expected a folder with contracts/, suites/ and fixtures/",
+                    "--root {}: expected a folder with YAML files in contracts/ and in suites/",
                     path.display()
                 ))
             });
         }
         let here = std::env::current_dir().unwrap_or_default();
-        here.ancestors()
-            .find_map(Self::at)
-            .or_else(|| Self::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent()?))
-            .ok_or_else(|| {
-                Failure::usage(
-                    "no folder with contracts/, suites/ and fixtures/ here or above; give one with --root",
-                )
-            })
+        match here.ancestors().find_map(Self::at) {
+            Some(root) => Ok(root),
+            None => Self::carried(),
+        }
     }
 
+    /// A folder of these names with other files in it is somebody else's.
     fn at(path: &Path) -> Option<Self> {
-        ["contracts", "suites", "fixtures"]
-            .iter()
-            .all(|folder| path.join(folder).is_dir())
-            .then(|| Self(path.to_path_buf()))
+        let holds_yaml = |folder: &str| {
+            let entries = std::fs::read_dir(path.join(folder)).into_iter().flatten().flatten();
+            entries
+                .map(|entry| entry.path())
+                .any(|file| file.extension().is_some_and(|e| e == "yaml"))
+        };
+        let both = holds_yaml("contracts") && holds_yaml("suites");
+        both.then(|| Self { path: path.to_path_buf(), carried: None })
+    }
+
+    fn carried() -> Result<Self, Failure> {
+        let folder = carried::unpack().map_err(|error| {
+            Failure::broken(format_args!("no folder for the carried catalogue: {error}"))
+        })?;
+        Ok(Self { path: folder.path().to_path_buf(), carried: Some(Arc::new(folder)) })
     }
 
     /// All contracts.
@@ -61,12 +76,12 @@ impl Root {
 
     /// The carried fixtures.
     pub(crate) fn fixtures(&self) -> PathBuf {
-        self.0.join("fixtures")
+        self.path.join("fixtures")
     }
 
     /// The contracts.
     pub(crate) fn contracts(&self) -> PathBuf {
-        self.0.join("contracts")
+        self.path.join("contracts")
     }
 
     /// The score sheet called `name`.
@@ -85,9 +100,27 @@ impl Root {
         })
     }
 
-    /// The usual place of reports.
+    /// Where the page of claims goes when nobody says otherwise: beside the contracts, unless they are carried.
     pub(crate) fn reports(&self) -> PathBuf {
-        self.0.join("reports")
+        match self.carried {
+            Some(_) => PathBuf::from(super::reports::FOLDER),
+            None => self.path.join("reports"),
+        }
+    }
+
+    /// The models of a suite that belong to a checkout are not inside the executable.
+    fn has_models(&self, expansion: &Expansion) -> Result<(), Failure> {
+        let missing = expansion
+            .forms
+            .iter()
+            .find(|form| form.path.starts_with(self.fixtures()) && !form.path.exists());
+        match (&self.carried, missing) {
+            (Some(_), Some(form)) => Err(Failure::usage(format_args!(
+                "the model {} of this suite is not inside the executable; give a MODEL to judge, or --root with a checkout",
+                form.model
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -118,6 +151,7 @@ pub(crate) fn expand(
         published: published.map(Path::to_path_buf).unwrap_or_default(),
     };
     let expansion = expanded(&roots, &suite, &catalogue)?;
+    root.has_models(&expansion)?;
     Ok((suite.suite, expansion))
 }
 
@@ -133,7 +167,7 @@ fn suite_file(root: &Root, name: &str) -> Result<PathBuf, Failure> {
     if extension == "yaml" {
         return Ok(PathBuf::from(name));
     }
-    let folder = root.0.join("suites");
+    let folder = root.path.join("suites");
     let known = suite::names(&folder).map_err(Failure::usage)?;
     if known.iter().any(|known| known == name) {
         return Ok(folder.join(name).with_extension("yaml"));
@@ -175,7 +209,7 @@ pub(super) fn beside_gguf(
     work: &Path,
 ) -> Result<Expansion, Failure> {
     let catalogue = root.catalogue()?;
-    let file = root.0.join("suites").join(name).with_extension("yaml");
+    let file = root.path.join("suites").join(name).with_extension("yaml");
     let mut suite = suite::load_suite(&file, &catalogue).map_err(Failure::usage)?;
     suite = suite.on_model(&form.model, &form.form, &form.path).on_backend(backend);
     if form.form != Format::Gguf.name() {

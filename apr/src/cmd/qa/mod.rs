@@ -1,5 +1,6 @@
 //! `apr qa`: falsify a model gate by gate, report, exit with the verdict.
 
+mod carried;
 mod catalogue;
 mod coverage;
 mod list;
@@ -258,7 +259,7 @@ fn judge(options: &QaOptions, terminal: &Terminal, interrupt: &Interrupt) -> Res
             .map_err(|error| Failure::usage(format_args!("--shard: {error}")))?;
         run_options.shard = Some(shard);
     }
-    let folder = reports::folder(options, &plan.root)?;
+    let folder = reports::folder(options)?;
     if let Some(folder) = &folder {
         run_options.journal = Some(journal(folder, options.resume)?);
         run_options.kill_matrix = reports::kill_matrix(folder, &plan.expansion.catalogue_sha256);

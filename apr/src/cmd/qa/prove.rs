@@ -55,17 +55,18 @@ pub(super) fn run(
         }
         !interrupt.requested()
     };
+    let folder = reports::folder(options)?;
     let jobs = options.jobs.unwrap_or_else(super::cores).max(1);
     let matrix = proof::prove(plan.cases(), &ctx, &judge::run, jobs, &mut progress);
     let blocking_unproven = proof::blocking_unproven(plan.cases(), &matrix);
     let lost = matrix.count(Kill::Survived) + matrix.count(Kill::WrongReason);
     let green = blocking_unproven.is_empty() && matrix.red_under_no_op.is_empty() && lost == 0;
-    if let Some(folder) = reports::folder(options, &plan.root)? {
+    if let Some(folder) = &folder {
         let proven = reports::Proven {
             catalogue_sha256: plan.expansion.catalogue_sha256.clone(),
             matrix: matrix.clone(),
         };
-        let path = reports::write_kill_matrix(&folder, &proven)?;
+        let path = reports::write_kill_matrix(folder, &proven)?;
         terminal.notice(&format!("kill matrix: {}", path.display()))?;
     }
     let parameters: Vec<ParameterValue> =

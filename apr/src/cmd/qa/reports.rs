@@ -1,5 +1,7 @@
 //! Where a run's reports go: the terminal and a folder of files.
 
+use std::fs::{File, TryLockError};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use apr_harness::event::Sink;
@@ -9,7 +11,6 @@ use apr_harness::report::term::{Detail, Style, Terminal as TerminalSink};
 use apr_harness::report::{Format, file};
 use serde::{Deserialize, Serialize};
 
-use super::Root;
 use crate::cli::QaOptions;
 use crate::failure::Failure;
 use crate::render::Terminal;
@@ -27,14 +28,53 @@ pub(super) struct Proven {
     pub(super) matrix: KillMatrix,
 }
 
+/// Where reports go when nobody says otherwise: below the working directory.
+pub(super) const FOLDER: &str = "apr-report";
+/// The file that a run holds while it writes beside it.
+const LOCK: &str = ".lock";
+
+/// A folder for report files that no other run writes to while this value lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Closing the file gives the lock back, also when the process dies.
+    _lock: File,
+}
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// The folder for report files, made if need be; `None` when no files are wanted.
-pub(super) fn folder(options: &QaOptions, root: &Root) -> Result<Option<PathBuf>, Failure> {
+///
+/// # Errors
+/// When the folder cannot be written, or another run is writing to it.
+pub(super) fn folder(options: &QaOptions) -> Result<Option<Folder>, Failure> {
     if options.no_report {
         return Ok(None);
     }
-    let folder = options.report.clone().unwrap_or_else(|| root.reports());
-    std::fs::create_dir_all(&folder).map_err(|error| Failure::file(&folder, &error))?;
-    Ok(Some(folder))
+    let path = options.report.clone().unwrap_or_else(|| PathBuf::from(FOLDER));
+    let place = |error| {
+        let failure = Failure::file(&path, &error);
+        Failure::new(
+            failure.exit(),
+            format_args!("{failure}; give another place with --report-dir, or --no-report"),
+        )
+    };
+    std::fs::create_dir_all(&path).map_err(place)?;
+    let lock = File::create(path.join(LOCK)).map_err(place)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(Folder { path, _lock: lock })),
+        Err(TryLockError::WouldBlock) => Err(Failure::usage(format_args!(
+            "another run is writing its reports to {}; give this one another place with --report-dir",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(place(error)),
+    }
 }
 
 /// The terminal as a sink: on standard output, or on standard error when standard output is for JSON.
