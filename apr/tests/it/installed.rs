@@ -46,6 +46,8 @@ fn an_installed_executable_brings_its_contracts() {
     let model = model();
     for args in [
         &["qa", &model, "--filter", FEW, "--no-report"][..],
+        // Gates that read what was recorded, or give the program a file.
+        &["qa", &model, "--filter", "contract(blocks) | contract(dispatch)", "--no-report"],
         &["qa", "list", &model],
         &["check", &model],
         &["score", &model],
