@@ -1,6 +1,8 @@
 //! The only place that writes to the terminal: results to standard output, everything else to standard error.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apr_harness::validate::Violation;
 use schemars::JsonSchema;
@@ -10,7 +12,7 @@ use crate::cli::{ColorChoice, Global};
 use crate::failure::Failure;
 
 /// What the user's terminal can show and the user wants to see.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one answer about the terminal")]
 pub(crate) struct Terminal {
     /// One JSON value instead of text.
@@ -25,6 +27,10 @@ pub(crate) struct Terminal {
     pub(crate) width: usize,
     /// Progress lines on standard error make sense.
     pub(crate) progress: bool,
+    /// Standard output is a terminal, which obeys control characters.
+    screen: bool,
+    /// The one JSON value of this call has been written.
+    answered: AtomicBool,
 }
 
 #[expect(clippy::unused_self, reason = "to write is the right of who was given the terminal")]
@@ -43,6 +49,8 @@ impl Terminal {
             color: color && !global.json,
             width: columns(),
             progress: io::stderr().is_terminal() && !global.quiet && !global.json,
+            screen: io::stdout().is_terminal(),
+            answered: AtomicBool::new(false),
         }
     }
 
@@ -54,6 +62,12 @@ impl Terminal {
         Ok(())
     }
 
+    /// Writes text that a model made. A terminal gets its control characters spelled out; a pipe or a file gets every
+    /// byte as it is.
+    pub(crate) fn model_text(&self, text: &str) -> Result<(), Failure> {
+        if self.screen { self.text(&harmless(text)) } else { self.text(text) }
+    }
+
     /// Writes one line to standard output.
     pub(crate) fn line(&self, line: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
@@ -63,6 +77,7 @@ impl Terminal {
 
     /// Writes one JSON value to standard output.
     pub(crate) fn value<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        self.answered.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
         serde_json::to_writer_pretty(&mut out, value)
             .map_err(|error| Failure::from(io::Error::from(error)))?;
@@ -97,12 +112,30 @@ impl Terminal {
         if matches!(failure, Failure::ClosedPipe) {
             return;
         }
-        if self.json {
+        // A call that was interrupted behind its answer has given its one value already.
+        if self.json && !self.answered.load(Ordering::Relaxed) {
             // Nobody is left to tell when this write fails too.
             let _untold = self.value(&Envelope::new("error", command, ErrorOutput::from(failure)));
         }
         let _untold = writeln!(io::stderr().lock(), "apr: {failure}");
     }
+}
+
+/// `text` with every character spelled out that would steer a terminal or reorder what stands around it, except line
+/// breaks and tabs.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| {
+        c.is_control() && c != '\n' && c != '\t'
+            || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
 }
 
 /// Columns of the terminal; 100 where there is none.
@@ -206,5 +239,23 @@ impl From<&Failure> for ErrorOutput {
             });
         }
         Self { error, exit_code: failure.exit().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_model_writes_cannot_steer_the_terminal() {
+        for (text, shown) in [
+            ("plain\n\ttext", "plain\n\ttext"),
+            ("2+2 is\u{1b}]52;c;aGk=\u{7}4", "2+2 is\\u{1b}]52;c;aGk=\\u{7}4"),
+            ("over\rwritten \u{9b}2J \u{7f}", "over\\u{d}written \\u{9b}2J \\u{7f}"),
+            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
+            ("שלום 👩\u{200d}💻 你好", "שלום 👩\u{200d}💻 你好"),
+        ] {
+            assert_eq!(harmless(text), shown);
+        }
     }
 }

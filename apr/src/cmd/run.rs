@@ -260,7 +260,7 @@ fn stream(
             Event::Token { text, .. } | Event::End { text, .. } => text,
         };
         if !terminal.json && !text.is_empty() && written.is_ok() {
-            written = terminal.text(text);
+            written = terminal.model_text(text);
         }
         if interrupt.requested() || written.is_err() {
             ControlFlow::Break(())
