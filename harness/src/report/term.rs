@@ -11,7 +11,7 @@ use super::{changed, label, measure_line, plural, red, replay_command, score_lin
 use crate::case::CaseInfo;
 use crate::event::{Event, Outcome, Provenance, RunRecord, Sink};
 use crate::kill::{Kill, KillMatrix};
-use crate::score::{EXIT_GREEN, Standing, exit_meaning, standing};
+use crate::score::{EXIT_GREEN, Standing, exit_meaning, is_required, standing};
 use crate::verdict::{Limit, Measure, VerdictKind};
 
 /// Counterexample lines shown under a red case.
@@ -142,7 +142,7 @@ impl<W: Write> Terminal<W> {
         if self.style.detail == Detail::Quiet {
             return Ok(());
         }
-        let required = plan.iter().filter(|case| case.required).count();
+        let required = plan.iter().filter(|case| is_required(case)).count();
         let contracts: BTreeSet<&str> = plan.iter().map(|case| case.contract.as_str()).collect();
         let text = format!(
             "{} of {}, {required} required, seed {}",
