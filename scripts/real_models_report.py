@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOORS = {
     "validate": ["validate", "--quality", "--strict"],
     "check": ["check"],
-    "qa": ["qa", "--tier", "quick", "--no-report"],
+    "qa": ["qa", "--no-report"],
 }
 LISTED = 3
 
