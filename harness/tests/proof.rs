@@ -164,9 +164,11 @@ fn planted_run(carried: &Carried, fault: &str) -> (u8, VerdictKind, String) {
 
 const SITES: &str = "gate(=sites-match-scalar) & format(safetensors) & backend(=simd)";
 
+const LOGITS: &str = "gate(=float-backend-matches-scalar) & format(safetensors) & backend(=simd)";
+
 #[test]
 fn a_planted_fault_of_the_subject_ends_the_run_with_1() {
-    let (exit, kind, summary) = planted_run(&carried("default", SITES), "engine/layernorm");
+    let (exit, kind, summary) = planted_run(&carried("default", LOGITS), "engine/layernorm");
     assert_eq!((exit, kind), (1, VerdictKind::Falsified), "{summary}");
 }
 

@@ -186,7 +186,8 @@ impl Pass<'_> {
         all_of(count, "activations finite", wrong)
     }
 
-    /// Rows of the table that are zero or equal may be embedded so; no others.
+    /// Rows of the table that are zero or equal may be embedded so; no others. A vocabulary has unused entries, but most of
+    /// the tokens of a text are none of them.
     fn embedding_varies(&self) -> Look<Verdict> {
         let rows = self.rows(Site::model(Op::Embed));
         let stored = self.embedding_rows()?;
@@ -203,6 +204,10 @@ impl Pass<'_> {
                     "different tokens at {earlier} and {position} are embedded alike"
                 ));
             }
+        }
+        let zero = rows.iter().filter(|row| length(row) <= 0.0).count();
+        if 2 * zero > rows.len() {
+            wrong.push(format!("{zero} of {} embedded tokens are zero", rows.len()));
         }
         Ok(all_of(rows.len() as u64, "embedded tokens as distinct as their rows", wrong))
     }
