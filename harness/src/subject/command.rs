@@ -146,7 +146,7 @@ pub(crate) fn start(
 /// Ends a child that has not been waited for, and what is in its process group.
 pub(crate) fn kill_group(child: &mut Child) {
     signal_group(child, Ending::Kill);
-    // Where there are no groups, at least the child itself; one that is gone is what was wanted.
+    // Without process groups the child alone is killed. That it has ended already is no error.
     let _gone = child.kill();
 }
 

@@ -18,7 +18,7 @@ pub(super) fn folder(given: Option<&Path>) -> Option<PathBuf> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "where a user keeps large files is told by the environment alone, and --models overrides it"
+    reason = "only the environment says where a user keeps large files, and --models overrides it"
 )]
 fn of(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
